@@ -1,0 +1,5 @@
+"""From YAML and `key=value` to a checked dataclass."""
+
+from pipeline.config.resolve import COMMAND_LINE, Resolved, profile_path, profiles, resolve, split_override
+
+__all__ = ["COMMAND_LINE", "Resolved", "profile_path", "profiles", "resolve", "split_override"]

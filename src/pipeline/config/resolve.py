@@ -1,0 +1,207 @@
+"""YAML -> overrides -> interpolation -> the stage's dataclass, with every error reported at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pipeline.config.coerce import NotThisType, coerce
+from pipeline.config.yaml_file import read_yaml
+from pipeline.errors import MISSING, ConfigError, ConfigProblem, PipelineError
+from pipeline.home import stage_config_dir, workspace
+from pipeline.schemas import schema_of
+from pipeline.schemas.common import StageConfig
+from pipeline.schemas.fields import Key, keys_of
+
+Config = TypeVar("Config", bound=StageConfig)
+COMMAND_LINE = "command line"
+
+
+@dataclass
+class Resolved(Generic[Config]):
+    """A checked configuration and where each value came from."""
+
+    family: str
+    stage: str
+    profile: str
+    config: Config
+    origins: dict[str, str]
+    explicit: frozenset[str] = frozenset()
+    """Keys a person set: on the command line, or in a YAML file of their own."""
+    command_line: frozenset[str] = frozenset()
+    secrets: dict[str, str] = field(default_factory=dict)
+    """Environment variables for the stage process; never written."""
+
+    def values(self) -> dict[str, Any]:
+        """The configuration as plain data, without secrets."""
+        specs = keys_of(type(self.config))
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self.config).items()
+            if not specs[name].spec.secret_env
+        }
+
+
+def profiles(family: str, stage: str) -> dict[str, Path]:
+    """The named configurations of a stage: {name: file}."""
+    folder = stage_config_dir(family, stage)
+    return {path.stem: path for path in sorted(folder.glob("*.y*ml"))}
+
+
+def profile_path(family: str, stage: str, name: str) -> Path:
+    """`default` -> the shipped file; anything with a slash or a YAML ending is a path of the user's."""
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise PipelineError(f"configuration {name}: no such file", fix="give -c the path of an existing YAML file")
+        return path
+    known = profiles(family, stage)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise PipelineError(
+            f"{family} {stage} has no configuration {name!r}: looked in {stage_config_dir(family, stage)}",
+            fix=f"{hint}known: {', '.join(known)}; or give the path of a YAML file",
+        )
+    return known[name]
+
+
+def split_override(text: str) -> tuple[str, str]:
+    """`key=value`, split at the first `=`; the value is kept verbatim."""
+    name, _, value = text.partition("=")
+    return name.strip().lstrip("+"), value
+
+
+def resolve(family: str, stage: str, profile: str = "default", overrides: Iterable[str] = ()) -> Resolved[Any]:
+    """Load, override, interpolate and check one stage's configuration.
+
+    Raises:
+        ConfigError: every unknown key, bad value and broken rule, each with its origin.
+        PipelineError: the file itself cannot be read.
+    """
+    schema = schema_of(family, stage)
+    keys = keys_of(schema)
+    values: dict[str, Any] = {name: item.default for name, item in keys.items()}
+    origins = {name: "default" for name in keys}
+    problems: list[ConfigProblem] = []
+    explicit: set[str] = set()
+
+    path = profile_path(family, stage, profile)
+    for source, data, lines in _layers(family, stage, path):
+        own = workspace() not in source.resolve().parents
+        for name, value in data.items():
+            origin = f"{_shown(source)}:{lines[name]}"
+            _take(name, value, origin, keys, values, origins, problems)
+            if own:
+                explicit.add(name)
+
+    command_line: set[str] = set()
+    for text in overrides:
+        name, value = split_override(text)
+        _take(name, value, COMMAND_LINE, keys, values, origins, problems)
+        command_line.add(name.split(".")[0])
+
+    values = _interpolate(values, origins, problems)
+    typed = _typed(keys, values, origins, problems)
+    secrets = {}
+    for name, item in keys.items():
+        if item.spec.secret_env and typed.get(name):
+            secrets[item.spec.secret_env] = typed.pop(name)
+    config = schema(**typed)  # keys with a bad value keep their default, so that rules over several keys still run
+    problems += [
+        ConfigProblem(name, getattr(config, name), text, origins[name])
+        for name, text in config.problems()
+        if not any(problem.key == name for problem in problems)
+    ]
+    if problems:
+        raise ConfigError(f"{family} {stage} ({profile})", problems)
+    return Resolved(
+        family, stage, profile, config, origins,
+        explicit=frozenset(explicit | command_line), command_line=frozenset(command_line), secrets=secrets,
+    )
+
+
+def _layers(family: str, stage: str, path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, dict, dict]]:
+    """The file and what it `extends`, base first."""
+    if path in seen:
+        raise PipelineError(f"{path}: `extends` goes round in a circle: {' -> '.join(str(item) for item in seen)}")
+    data, lines = read_yaml(path)
+    base = data.pop("extends", None)
+    if base is None:
+        return [(path, data, lines)]
+    parent = path.parent / f"{base}.yaml" if "/" not in str(base) else path.parent / str(base)
+    if not parent.is_file():
+        parent = profile_path(family, stage, str(base))
+    return [*_layers(family, stage, parent, (*seen, path)), (path, data, lines)]
+
+
+def _take(
+    name: str,
+    value: Any,
+    origin: str,
+    keys: dict[str, Key],
+    values: dict[str, Any],
+    origins: dict[str, str],
+    problems: list[ConfigProblem],
+) -> None:
+    top, _, inner = name.partition(".")
+    if top not in keys:
+        near = difflib.get_close_matches(top, keys, 1)
+        hint = f"did you mean {near[0]}?" if near else "see --help for the keys there are"
+        problems.append(ConfigProblem(name, value, f"unknown key; {hint}", origin))
+        return
+    if inner:
+        if not isinstance(values[top], dict):
+            problems.append(ConfigProblem(name, value, f"{top} has no inner keys", origin))
+            return
+        values[top] = {**values[top], inner: value}
+    else:
+        values[top] = value
+    origins[top] = origin
+
+
+def _interpolate(values: dict[str, Any], origins: dict[str, str], problems: list[ConfigProblem]) -> dict[str, Any]:
+    """Resolve `${key}`, `${oc.env:VAR,default}` and `${workspace:path}`; only when there is anything to resolve."""
+    if "${" not in repr(values):
+        return values
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    OmegaConf.register_resolver("workspace", lambda path: str(workspace() / path), replace=True)
+    tree = OmegaConf.create(values)
+    result = {}
+    for name in values:
+        try:
+            node = tree[name]
+            result[name] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+        except OmegaConfBaseException as error:
+            text = str(error).strip().splitlines()[0]
+            problems.append(ConfigProblem(name, values[name], f"cannot be filled in: {text}", origins[name]))
+            result[name] = MISSING
+    return result
+
+
+def _typed(
+    keys: dict[str, Key], values: dict[str, Any], origins: dict[str, str], problems: list[ConfigProblem]
+) -> dict[str, Any]:
+    typed = {}
+    for name, item in keys.items():
+        raw = values[name]
+        if raw is MISSING:
+            continue
+        try:
+            typed[name] = coerce(item, raw)
+        except NotThisType as error:
+            problems.append(ConfigProblem(name, raw, str(error), origins[name]))
+    return typed
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.resolve().relative_to(workspace()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,1 @@
+"""Encoders, pooling, batching by tokens and exact search. Needs the extra `torch`."""

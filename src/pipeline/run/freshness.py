@@ -1,0 +1,138 @@
+"""Is a stage's work still true? Decided from its manifest, its configuration and its inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.resolve import Resolved
+from pipeline.errors import PipelineError
+from pipeline.run.lock import holder_text, is_locked
+from pipeline.run.manifest import STARTED, Manifest
+from pipeline.run.snapshot import Snapshot, differences, snapshot
+from pipeline.schemas.fields import keys_of
+
+
+class State(StrEnum):
+    DONE = "done"
+    STALE = "stale"
+    PARTIAL = "partial"
+    MISSING = "missing"
+    RUNNING = "running"
+
+
+@dataclass
+class Status:
+    """A stage's state and the reasons for it, in words."""
+
+    stage: str
+    folder: Path
+    state: State
+    reasons: list[str] = field(default_factory=list)
+    manifest: Manifest | None = None
+
+
+def stage_folder(resolved: Resolved[Any]) -> Path:
+    return Path(resolved.config.output_dir)
+
+
+def input_keys(resolved: Resolved[Any]) -> dict[str, str]:
+    """Input keys that are set: key -> the stage that makes it ("user" for a person)."""
+    specs = keys_of(type(resolved.config))
+    return {
+        name: item.spec.reads
+        for name, item in specs.items()
+        if item.spec.reads and getattr(resolved.config, name)
+    }
+
+
+def input_paths(resolved: Resolved[Any], name: str) -> list[Path]:
+    """The local paths a key names. A hub id or an `embedded:` model names none."""
+    value = getattr(resolved.config, name)
+    candidates = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return [Path(str(item)).expanduser() for item in candidates if not is_remote(str(item))]
+
+
+def is_remote(value: str) -> bool:
+    """Hub ids (`org/name`), `hf://…` and `embedded:…` are names, not paths."""
+    if ":" in value.split("/")[0] or value.startswith("hf://"):
+        return True
+    looks_like_path = value.startswith((".", "/", "~")) or Path(value).exists() or Path(value).suffix in _FILE_ENDINGS
+    return not looks_like_path and value.count("/") == 1
+
+
+_FILE_ENDINGS = {".json", ".jsonl", ".parquet", ".csv", ".tsv", ".txt", ".md"}
+
+
+def take_inputs(resolved: Resolved[Any], known: dict[str, Snapshot | None] | None = None) -> dict[str, Snapshot | None]:
+    """Snapshot every input of a stage. `known` spares hashing files whose size and time did not move."""
+    taken: dict[str, Snapshot | None] = {}
+    for name in input_keys(resolved):
+        paths = input_paths(resolved, name)
+        if len(paths) == 1:
+            taken[name] = snapshot(paths[0], (known or {}).get(name))
+        elif paths:
+            merged: Snapshot = {}
+            for path in paths:
+                merged |= {f"{path.name}/{inner}": item for inner, item in (snapshot(path) or {}).items()}
+            taken[name] = merged
+    return taken
+
+
+def status_of(resolved: Resolved[Any]) -> Status:
+    """Look at one stage: done, stale (and why), partial, missing or running."""
+    folder = stage_folder(resolved)
+    stage = resolved.stage
+    if is_locked(folder):
+        return Status(stage, folder, State.RUNNING, [holder_text(folder)])
+    try:
+        manifest = Manifest.load(folder)
+    except PipelineError as error:
+        return Status(stage, folder, State.PARTIAL, [error.message])
+    if (folder / STARTED).exists():
+        return Status(stage, folder, State.PARTIAL, ["a run began and did not finish"], manifest)
+    if manifest is None:
+        return Status(stage, folder, State.MISSING)
+    reasons = _version_reasons(manifest, resolved) + _config_reasons(manifest, resolved)
+    reasons += _input_reasons(manifest, resolved) + _output_reasons(manifest, folder)
+    return Status(stage, folder, State.STALE if reasons else State.DONE, reasons, manifest)
+
+
+def _version_reasons(manifest: Manifest, resolved: Resolved[Any]) -> list[str]:
+    now = resolved.config.version
+    return [] if manifest.stage_version == now else [f"stage version {manifest.stage_version} -> {now}"]
+
+
+def _config_reasons(manifest: Manifest, resolved: Resolved[Any]) -> list[str]:
+    reasons = []
+    for name, item in keys_of(type(resolved.config)).items():
+        if not item.spec.affects_output or item.spec.secret_env:
+            continue
+        before, now = manifest.config.get(name, item.default), getattr(resolved.config, name)
+        if item.spec.reads and input_paths(resolved, name):
+            continue  # compared by content, so that a moved run directory stays fresh
+        if before != now:
+            reasons.append(f"{name} {before} -> {now}")
+    return reasons
+
+
+def _input_reasons(manifest: Manifest, resolved: Resolved[Any]) -> list[str]:
+    reasons = []
+    for name, now in take_inputs(resolved, manifest.inputs).items():
+        changed = differences(manifest.inputs.get(name), now)
+        if changed:
+            more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            reasons.append(f"{name} changed ({changed[0]}{more})")
+    return reasons
+
+
+def _output_reasons(manifest: Manifest, folder: Path) -> list[str]:
+    for name, item in manifest.outputs.items():
+        path = folder / name
+        if not path.is_file():
+            return [f"output {name} is gone"]
+        if path.stat().st_size != item["size"]:
+            return [f"output {name} was changed by hand"]
+    return []

@@ -1,0 +1,70 @@
+"""Keys of the export stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.schemas.common import StageConfig
+from pipeline.schemas.fields import key
+from pipeline.schemas.finetune import PROMPT_TEMPLATE, template_problems
+
+
+@dataclass(kw_only=True)
+class ExportConfig(StageConfig):
+    """A checkpoint in, ONNX (and TensorRT) that gives the same numbers out."""
+
+    output_dir: str = key("${run_dir}/stage4_export", "Folder of the stage.", affects_output=False)
+    model_path: str = key(
+        "${run_dir}/stage2_finetune/checkpoints/LATEST/model/consolidated", "The model to export.", reads="finetune"
+    )
+    parity_data_path: str = key(
+        "${run_dir}/stage1_data_prep/eval_beir", "BEIR folder whose texts the parity check uses.", reads="prep"
+    )
+    onnx_export_path: str = key("${output_dir}/onnx", "Folder of the ONNX model.", affects_output=False)
+    opset: int = key(17, "ONNX operator set.", ge=17, le=23)
+    export_dtype: Literal["fp32", "fp16"] = key("fp32", "Type of the exported weights.")
+    quant_cfg: Literal["fp8", "int8_sq"] | None = key(None, "Quantisation of the exported model.")
+    export_to_trt: bool = key(True, "Build a TensorRT engine after the ONNX model.")
+    trt_model_path: str = key("${output_dir}/tensorrt", "Folder of the TensorRT engine.", affects_output=False)
+    trt_min_batch: int = key(1, "Smallest batch of the engine.", gt=0)
+    trt_opt_batch: int = key(16, "Batch the engine is tuned for.", gt=0)
+    trt_max_batch: int = key(64, "Largest batch of the engine.", gt=0)
+    trt_min_seq_len: int = key(3, "Shortest sequence of the engine.", gt=0)
+    trt_opt_seq_len: int = key(128, "Sequence length the engine is tuned for.", gt=0)
+    trt_max_seq_len: int | None = key(None, "Longest sequence of the engine; null takes the model's own.", gt=0)
+    parity_texts: int = key(64, "Texts compared between torch and ONNX.", ge=4)
+    parity_min_cosine: float = key(0.9999, "Lowest cosine between torch and fp32 ONNX vectors; lower fails the stage.",
+                                   gt=0, le=1)
+
+    def problems(self) -> list[tuple[str, str]]:
+        found = []
+        if not self.trt_min_batch <= self.trt_opt_batch <= self.trt_max_batch:
+            found.append(("trt_opt_batch", "must lie between trt_min_batch and trt_max_batch"))
+        if self.trt_min_seq_len > self.trt_opt_seq_len:
+            found.append(("trt_opt_seq_len", f"must be >= trt_min_seq_len ({self.trt_min_seq_len})"))
+        if self.trt_max_seq_len is not None and self.trt_max_seq_len < self.trt_opt_seq_len:
+            found.append(("trt_max_seq_len", f"must be >= trt_opt_seq_len ({self.trt_opt_seq_len})"))
+        return found
+
+
+@dataclass(kw_only=True)
+class EmbedExportConfig(ExportConfig):
+    """export for bi-encoders: pooling and normalisation inside the graph, output `embeddings`."""
+
+
+@dataclass(kw_only=True)
+class RerankExportConfig(ExportConfig):
+    """export for cross-encoders: output `logits`."""
+
+    run_dir: str = key("./output/rerank", "Folder that all stages of this run share.", affects_output=False)
+    parity_data_path: str = key(
+        "${run_dir}/stage1_prep/eval_beir", "BEIR folder whose texts the parity check uses.", reads="prep"
+    )
+    export_to_trt: bool = key(False, "Build a TensorRT engine after the ONNX model.")
+    trt_opt_seq_len: int = key(256, "Sequence length the engine is tuned for.", gt=0)
+    calibration_query: str = key("what information is relevant to this query?", "Query of the calibration pairs.")
+    prompt_template: str = key(PROMPT_TEMPLATE, "How query and passage become one text.")
+
+    def problems(self) -> list[tuple[str, str]]:
+        return super().problems() + template_problems(self.prompt_template)

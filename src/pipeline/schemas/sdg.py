@@ -1,0 +1,118 @@
+"""Keys of the sdg stage (synthetic data generation)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.schemas.common import StageConfig
+from pipeline.schemas.fields import key
+
+QUERY_TYPES = ("multi_hop", "structural", "contextual")
+REASONING_TYPES = ("factual", "relational", "inferential", "temporal", "procedural", "visual", "causal")
+CHAT_MODEL = "nvidia/nemotron-3-nano-30b-a3b"
+EMBED_MODEL = "nvidia/llama-3.2-nv-embedqa-1b-v2"
+
+_PROVIDER = "`nvidia`, `openai`, `embedded` (a small LLM from PyPI, on this machine), or a name of your own with base_url."
+
+
+@dataclass(kw_only=True)
+class SdgConfig(StageConfig):
+    """Documents in, judged question–answer pairs out."""
+
+    output_dir: str = key("${run_dir}/stage0_sdg", "Folder for the generated records.", affects_output=False)
+    corpus_id: str = key("my_corpus", "Name of the corpus, kept in the training files.")
+    corpus_dir: str = key("./data/corpus", "Folder with your documents, read recursively.", reads="user")
+    file_extensions: str = key(
+        ".txt,.md,.text,", "Comma list of extensions; a trailing comma takes files without extension too."
+    )
+    num_files: int | None = key(None, "Only the first N matching files, sorted by path.", gt=0)
+    min_text_length: int = key(50, "Shorter documents (in characters) are skipped.", ge=0)
+
+    chunking: Literal["sentences", "none"] = key(
+        "sentences", "`sentences`: passages of whole sentences; `none`: each file is one passage."
+    )
+    sentences_per_chunk: int = key(5, "Sentences in one passage.", gt=0)
+    language: str = key("en", "Language of the documents, for the sentence rules.")
+    num_sections: int = key(1, "Blocks in which the passages are shown to the LLM.", gt=0)
+    window_chunks: int | None = key(
+        None, "Passages shown to the LLM in one call; null shows the whole document at once.", gt=0
+    )
+
+    artifacts: bool = key(True, "First extract concepts, entities and terms, then ask about them.")
+    max_artifacts_per_type: int = key(2, "Artifacts kept for each of the 8 types.", gt=0)
+    num_pairs: int = key(10, "Question–answer pairs asked for in one call (one document, or one window of it).", gt=0)
+    query_counts: dict[str, int] = key(
+        {"multi_hop": 3, "structural": 2, "contextual": 2}, "Share of each query type; rescaled to num_pairs."
+    )
+    reasoning_counts: dict[str, int] = key(
+        {name: 1 for name in REASONING_TYPES}, "Share of each reasoning type; rescaled to num_pairs."
+    )
+    min_hops: int = key(1, "Fewest passages a multi-hop question connects.", ge=1)
+    max_hops: int = key(3, "Most passages a multi-hop question connects.", ge=1)
+    min_complexity: int = key(2, "Lowest difficulty asked for.", ge=1, le=5)
+    similarity_threshold: float = key(0.9, "Questions more alike than this are dropped as duplicates.", ge=0, le=1)
+    quality_judge: Literal["llm", "none"] = key(
+        "llm", "`llm`: a model scores every pair; `none`: pairs stay unjudged (score null), kept and counted."
+    )
+
+    provider: str | None = key(None, "Sets the provider of every role at once. " + _PROVIDER)
+    base_url: str | None = key(None, "Address of an OpenAI-compatible API, for every role.")
+    nvidia_api_key: str | None = key(
+        None, "Key of the API. Better: the environment variable NVIDIA_API_KEY.", secret_env="NVIDIA_API_KEY",
+        affects_output=False,
+    )
+    api_key_env: str | None = key(
+        None, "Environment variable that holds the key; null picks it by provider.", affects_output=False
+    )
+    allow_remote: Literal["ask", "yes", "no"] = key(
+        "ask", "May document text leave this machine? `ask` asks on a terminal and refuses elsewhere.",
+        affects_output=False,
+    )
+    artifact_extraction_model: str = key(CHAT_MODEL, "LLM that extracts artifacts.")
+    artifact_extraction_provider: str = key("nvidia", _PROVIDER)
+    qa_generation_model: str = key(CHAT_MODEL, "LLM that writes the pairs.")
+    qa_generation_provider: str = key("nvidia", _PROVIDER)
+    quality_judge_model: str = key(CHAT_MODEL, "LLM that judges the pairs.")
+    quality_judge_provider: str = key("nvidia", _PROVIDER)
+    embed_model: str | None = key(
+        EMBED_MODEL, "Embedding model for finding duplicate questions; null compares words (BM25) instead."
+    )
+    embed_provider: str = key("nvidia", _PROVIDER)
+
+    temperature: float = key(0.6, "Sampling temperature.", ge=0, le=2)
+    top_p: float = key(0.95, "Nucleus sampling.", gt=0, le=1)
+    max_tokens: int | None = key(None, "Longest answer of the LLM in tokens.", gt=0)
+    timeout: float = key(120.0, "Seconds to wait for one answer.", gt=0, affects_output=False)
+    max_retries: int = key(3, "Repeats of a call that failed in transport (back-off, Retry-After).", ge=0,
+                           affects_output=False)
+    max_parallel_requests_for_gen: int = key(4, "Calls under way at once.", gt=0, affects_output=False)
+    batch_size: int = key(200, "Documents per generated_batch file.", gt=0)
+    embedded_threads: int | None = key(
+        None, "Threads of the embedded LLM; null takes all cores.", gt=0, affects_output=False
+    )
+
+    def problems(self) -> list[tuple[str, str]]:
+        found = []
+        if self.min_hops > self.max_hops:
+            found.append(("min_hops", f"must be <= max_hops ({self.max_hops})"))
+        for name, allowed in (("query_counts", QUERY_TYPES), ("reasoning_counts", REASONING_TYPES)):
+            counts = getattr(self, name)
+            unknown = sorted(set(counts) - set(allowed))
+            if unknown:
+                found.append((name, f"unknown type {', '.join(unknown)}; allowed: {', '.join(allowed)}"))
+            if any(count < 0 for count in counts.values()) or not sum(counts.values()):
+                found.append((name, "counts must be >= 0 and not all zero"))
+        return found
+
+
+@dataclass(kw_only=True)
+class EmbedSdgConfig(SdgConfig):
+    """sdg for the embedding family."""
+
+
+@dataclass(kw_only=True)
+class RerankSdgConfig(SdgConfig):
+    """sdg for the reranking family: the same keys, another run directory."""
+
+    run_dir: str = key("./output/rerank", "Folder that all stages of this run share.", affects_output=False)
