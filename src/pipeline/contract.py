@@ -84,8 +84,11 @@ class EncodingContract:
         """From a stage's configuration (the keys of `TextFormat`)."""
         values = {field: getattr(config, name) for name, field in _FORMAT_KEYS.items()}
         return cls(
-            family=family, base_model=config.base_model, revision=config.base_model_revision,
-            temperature=getattr(config, "temperature", None), **values,
+            family=family,
+            base_model=config.base_model,
+            revision=config.base_model_revision,
+            temperature=getattr(config, "temperature", None),
+            **values,
         )
 
     def under(self, config: Any, command_line: Iterable[str], source: str) -> EncodingContract:
@@ -98,7 +101,7 @@ class EncodingContract:
             said, held = getattr(config, name), getattr(self, _FORMAT_KEYS[name])
             if said != held:
                 raise PipelineError(
-                    f"{name}={said!r} on the command line contradicts {held!r}, with which the model was made ({source})",
+                    f"{name}={said!r} on the command line contradicts {held!r}, with which {source} was made",
                     fix=f"leave {name} out, or make the model again with the new value",
                 )
         return self
@@ -115,12 +118,15 @@ def contract_of_model(folder: Path) -> EncodingContract | None:
     pooling_file = folder / "1_Pooling" / "config.json"
     pooling = read_json(pooling_file) if pooling_file.is_file() else {}
     mode = pooling.get("pooling_mode") or next(
-        (name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
-         for name, on in pooling.items() if name.startswith("pooling_mode_") and on is True),
+        (
+            name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+            for name, on in pooling.items()
+            if name.startswith("pooling_mode_") and on is True
+        ),
         "mean",
     )
     if mode not in _POOLING_OF:
-        raise PipelineError(f"{pooling_file}: pooling {mode!r} is not supported", fix="use a mean, cls or lasttoken model")
+        raise PipelineError(f"{pooling_file}: pooling {mode!r} is not supported", fix="use a mean, cls or last model")
     prompts_file = folder / "config_sentence_transformers.json"
     prompts = (read_json(prompts_file).get("prompts") or {}) if prompts_file.is_file() else {}
     length_file = folder / "sentence_bert_config.json"

@@ -44,5 +44,5 @@ class ConfigError(PipelineError):
     def __init__(self, what: str, problems: list[ConfigProblem]) -> None:
         count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
         lines = [f"{count} in the configuration of {what}:", *(f"  {problem}" for problem in problems)]
-        super().__init__("\n".join(lines), fix=f"`pipeline {what.split(' (')[0]} --help` lists every key with its range.")
+        super().__init__("\n".join(lines), fix=f"see `pipeline {what.split(' (')[0]} --help` for every key")
         self.problems = problems

@@ -40,9 +40,7 @@ class Resolved(Generic[Config]):
         """The configuration as plain data, without secrets."""
         specs = keys_of(type(self.config))
         return {
-            name: value
-            for name, value in dataclasses.asdict(self.config).items()
-            if not specs[name].spec.secret_env
+            name: value for name, value in dataclasses.asdict(self.config).items() if not specs[name].spec.secret_env
         }
 
 
@@ -120,8 +118,14 @@ def resolve(family: str, stage: str, profile: str = "default", overrides: Iterab
     if problems:
         raise ConfigError(f"{family} {stage} ({profile})", problems)
     return Resolved(
-        family, stage, profile, config, origins,
-        explicit=frozenset(explicit | command_line), command_line=frozenset(command_line), secrets=secrets,
+        family,
+        stage,
+        profile,
+        config,
+        origins,
+        explicit=frozenset(explicit | command_line),
+        command_line=frozenset(command_line),
+        secrets=secrets,
     )
 
 

@@ -47,6 +47,11 @@ def read_handoff(path: Path) -> Resolved[Any]:
     if problems:
         raise ConfigError(f"{head['family']} {head['stage']} ({path})", problems)
     return Resolved(
-        head["family"], head["stage"], head["profile"], schema(**typed), {},
-        explicit=frozenset(head.get("explicit", ())), command_line=frozenset(head.get("command_line", ())),
+        head["family"],
+        head["stage"],
+        head["profile"],
+        schema(**typed),
+        {},
+        explicit=frozenset(head.get("explicit", ())),
+        command_line=frozenset(head.get("command_line", ())),
     )

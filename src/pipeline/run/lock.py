@@ -36,12 +36,15 @@ def stage_lock(folder: Path) -> Iterator[None]:
             fix="wait until it ends, stop that process, or choose another run_dir",
         ) from None
     try:
-        write_json(folder / _HOLDER, {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": Path(sys.argv[0]).name,
-        })
+        write_json(
+            folder / _HOLDER,
+            {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "since": datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": Path(sys.argv[0]).name,
+            },
+        )
         yield
     finally:
         (folder / _HOLDER).unlink(missing_ok=True)

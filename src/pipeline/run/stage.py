@@ -98,8 +98,13 @@ def execute(resolved: Resolved[Any], main: Main, verbose: bool = False) -> str |
     with stage_lock(folder):
         start_log(folder, new_stamp(), verbose)
         run = StageRun(
-            FAMILIES[resolved.family], resolved.stage, resolved.profile, folder,
-            resolved.explicit, resolved.command_line, logging.getLogger(LOGGER),
+            FAMILIES[resolved.family],
+            resolved.stage,
+            resolved.profile,
+            folder,
+            resolved.explicit,
+            resolved.command_line,
+            logging.getLogger(LOGGER),
         )
         check_inputs(resolved)
         mark_started(folder, resolved.stage)
@@ -108,10 +113,17 @@ def execute(resolved: Resolved[Any], main: Main, verbose: bool = False) -> str |
         result = main(resolved.config, run)
         seconds = time.monotonic() - clock
         manifest = Manifest(
-            stage=resolved.stage, family=resolved.family, stage_version=resolved.config.version,
-            profile=resolved.profile, config=resolved.values(), inputs=inputs,
-            outputs=_outputs(folder, result.outputs), counts=result.counts, metrics=result.metrics,
-            started=begun.isoformat(timespec="seconds"), finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            stage=resolved.stage,
+            family=resolved.family,
+            stage_version=resolved.config.version,
+            profile=resolved.profile,
+            config=resolved.values(),
+            inputs=inputs,
+            outputs=_outputs(folder, result.outputs),
+            counts=result.counts,
+            metrics=result.metrics,
+            started=begun.isoformat(timespec="seconds"),
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(seconds, 2),
         )
         manifest.save(folder)
@@ -143,8 +155,12 @@ def print_summary(run: StageRun, result: StageResult, seconds: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{run.family.name} {run.stage}: done in {duration(seconds)}", show_header=False, min_width=60,
-                  title_justify="left")
+    table = Table(
+        title=f"{run.family.name} {run.stage}: done in {duration(seconds)}",
+        show_header=False,
+        min_width=60,
+        title_justify="left",
+    )
     for name, value in result.headline:
         table.add_row(name, value)
     table.add_row("written to", str(run.folder))

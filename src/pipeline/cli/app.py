@@ -1,0 +1,37 @@
+"""`pipeline embed|rerank …`: both groups come from one function and differ by their `Family` alone."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from pipeline.cli.argv import hoist
+from pipeline.cli.group import stage_group
+from pipeline.errors import PipelineError
+from pipeline.family import EMBED, RERANK
+
+app = typer.Typer(
+    name="pipeline",
+    help="Turn a folder of documents into a domain-adapted embedding model and reranker, "
+    "prove whether they beat the base model, and serve them.",
+    no_args_is_help=True,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(stage_group(EMBED), name="embed")
+app.add_typer(stage_group(RERANK), name="rerank")
+
+
+def main() -> None:
+    """Console entry: one clear message and exit code 1 for everything a person can mend."""
+    try:
+        app(args=hoist(sys.argv[1:]), prog_name="pipeline")
+    except PipelineError as error:
+        sys.stdout.flush()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""`--help` of a stage: its profiles, and every key with type, default, allowed range and meaning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typer.core import TyperCommand
+
+from pipeline.family import Family
+
+
+class StageCommand(TyperCommand):
+    """A stage's command; its help is generated from the stage's dataclass."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        family, stage = self.context_settings["obj"]
+        print_keys(family, stage)
+
+
+def print_keys(family: Family, stage: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from pipeline.config import profiles
+    from pipeline.schemas import schema_of
+    from pipeline.schemas.fields import keys_of
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)  # a pipe has no width; 80 columns would fold every row
+    names = ", ".join(profiles(family.name, stage))
+    console.print(f" [bold]Configurations (-c)[/bold]: {names}, or the path of a YAML file\n")
+    wide = console.width >= 110
+    table = Table(title="Keys (KEY=VALUE)", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table.add_column("key", no_wrap=True, style="cyan")
+    for column in ("type", "default", "allowed") if wide else ():
+        table.add_column(column, overflow="fold", max_width=34)
+    table.add_column("meaning", ratio=1)
+    for item in keys_of(schema_of(family.name, stage)).values():
+        facts = (item.type_name, default_text(item.default), item.allowed_text)
+        if wide:
+            table.add_row(item.name, *facts, item.spec.meaning)
+        else:
+            allowed = f", {item.allowed_text}" if item.allowed_text else ""
+            table.add_row(item.name, f"{item.spec.meaning}\n[dim]{facts[0]}, default {facts[1]}{allowed}[/dim]")
+    console.print(table)
+    console.print(
+        f" Example: pipeline {family.name} {stage} -c default seed=7\n"
+        " Values may refer to other keys and to the environment: ${run_dir}/x, ${oc.env:NAME,fallback}\n",
+        markup=False,
+        highlight=False,
+    )
+
+
+def default_text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return repr(value) if value != value.strip() or not value else value
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)

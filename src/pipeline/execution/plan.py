@@ -1,0 +1,122 @@
+"""What will be started for one stage: the exact command, its environment, its inputs and its folder."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.resolve import Resolved
+from pipeline.errors import PipelineError
+from pipeline.family import STAGES
+from pipeline.home import environments_dir, workspace
+from pipeline.run.freshness import input_keys, input_paths, stage_folder
+from pipeline.run.log import new_stamp
+from pipeline.schemas.fields import keys_of
+
+
+class InputState(StrEnum):
+    EXISTS = "exists"
+    MADE_EARLIER = "made earlier in this run"
+    REMOTE = "fetched by the stage"
+    MISSING = "missing"
+    OPTIONAL = "not there (optional)"
+
+
+@dataclass(frozen=True)
+class PlannedInput:
+    """One input of a stage and whether it will be there."""
+
+    key: str
+    value: str
+    state: InputState
+    made_by: str
+
+    @property
+    def text(self) -> str:
+        return f"made by {self.made_by}" if self.state is InputState.MADE_EARLIER else str(self.state)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything needed to start one stage as a process."""
+
+    resolved: Resolved[Any]
+    folder: Path
+    handoff: Path
+    argv: list[str]
+    environment: dict[str, str]
+    """What is added to the caller's environment; secrets are among them and are shown as set or unset only."""
+    inputs: list[PlannedInput] = field(default_factory=list)
+
+    @property
+    def missing(self) -> list[PlannedInput]:
+        return [item for item in self.inputs if item.state is InputState.MISSING]
+
+    def command_line(self) -> str:
+        """The command as one could paste it into a shell, without secrets."""
+        shown = {name: value for name, value in self.environment.items() if name not in self.resolved.secrets}
+        return " ".join([*(f"{name}={shlex.quote(value)}" for name, value in shown.items()), shlex.join(self.argv)])
+
+
+def make_plan(resolved: Resolved[Any], verbose: bool = False) -> Plan:
+    """Plan one stage on this machine. Starts nothing, writes nothing."""
+    stage = resolved.stage
+    folder = stage_folder(resolved)
+    handoff = folder / "logs" / f"{new_stamp()}.config.yaml"
+    package = f"pipeline-{stage}"
+    argv = [
+        uv_command(),
+        "run",
+        "--project",
+        str(workspace()),
+        "--frozen",
+        "--no-dev",
+        "--package",
+        package,
+        package,
+        "--config",
+        str(handoff),
+    ]
+    if verbose:
+        argv.append("--verbose")
+    environment = {
+        "UV_PROJECT_ENVIRONMENT": str(environments_dir() / stage),
+        "PIPELINE_HOME": str(workspace()),
+        **resolved.secrets,
+    }
+    return Plan(resolved, folder, handoff, argv, environment, planned_inputs(resolved))
+
+
+def planned_inputs(resolved: Resolved[Any]) -> list[PlannedInput]:
+    """Every input with its state. A missing path inside run_dir counts as made by the earlier stage that makes it."""
+    run_dir = Path(resolved.config.run_dir).resolve()
+    specs = keys_of(type(resolved.config))
+    planned = []
+    for name, made_by in input_keys(resolved).items():
+        paths = input_paths(resolved, name)
+        value = getattr(resolved.config, name)
+        if not paths:
+            planned.append(PlannedInput(name, str(value), InputState.REMOTE, made_by))
+        for path in paths:
+            earlier = made_by in STAGES and run_dir in path.absolute().parents
+            if path.exists():
+                state = InputState.EXISTS
+            elif earlier:
+                state = InputState.MADE_EARLIER
+            else:
+                state = InputState.OPTIONAL if specs[name].spec.optional_input else InputState.MISSING
+            planned.append(PlannedInput(name, str(path), state, made_by))
+    return planned
+
+
+def uv_command() -> str:
+    """The uv that started us, else the one on PATH."""
+    found = os.environ.get("UV") or shutil.which("uv")
+    if not found:
+        raise PipelineError("uv is not on PATH; every stage runs in its own uv environment", fix="pip install uv")
+    return found
