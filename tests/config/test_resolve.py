@@ -47,7 +47,7 @@ def test_an_override_is_read_as_the_type_of_its_key(override, key, value):
 
 @pytest.mark.parametrize(
     "override",
-X,
+    ["num_epochs=1.5", "num_epochs=many", "select_best=perhaps", "pooling=max", "learning_rate=nan", "seed=yes"],
 )
 def test_a_value_of_the_wrong_type_is_refused(override):
     with pytest.raises(ConfigError):

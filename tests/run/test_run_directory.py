@@ -202,7 +202,10 @@ def test_the_lock_is_held_while_a_stage_works(tmp_path: Path, corpus: Path):
     resolved = sdg_config(tmp_path, corpus)
 
     def looks(config, run):
-        code = "import sys; from pathlib import Path; from pipeline.run.lock import is_locked; print(is_locked(Path(sys.argv[1])))"
+        code = (
+            "import sys; from pathlib import Path; from pipeline.run.lock import is_locked\n"
+            "print(is_locked(Path(sys.argv[1])))"
+        )
         seen = subprocess.run([sys.executable, "-c", code, str(run.folder)], capture_output=True, text=True)
         assert seen.stdout == "True\n"
         return fake_main(config, run)
