@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.schemas.common import ModelLoading, Precision, StageConfig, TextFormat
 from pipeline.schemas.fields import key
 from pipeline.schemas.finetune import PROMPT_TEMPLATE, template_problems
+
+_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @dataclass(kw_only=True)
@@ -19,12 +22,17 @@ class EvalConfig(ModelLoading, StageConfig):
         "${run_dir}/stage2_finetune/checkpoints/LATEST/model/consolidated", "The tuned model.",
         reads="finetune", optional_input=True,
     )
-    eval_data_path: str = key("${run_dir}/stage1_data_prep/eval_beir", "BEIR folder of the main test set.", reads="prep")
+    eval_data_path: str = key(
+        "${run_dir}/stage1_data_prep/eval_beir", "BEIR folder of the main test set.", reads="prep"
+    )
+    eval_data_name: str = key("synthetic", "Name of the main test set in tables, comparisons and file names.")
     question_sets: dict[str, str] = key(
         {}, "Human-style test sets by name: questions.jsonl files with _id, text, doc, quote.", reads="user"
     )
     question_sets_corpus: str | None = key(
-        None, "The document folder the question sets were written for; with any other corpus they are skipped."
+        None,
+        "The document folder the question sets were written for; with any other corpus_dir they are skipped. "
+        "null: they must fit this run's passages.",
     )
     corpus_dir: str = key(
         "./data/corpus", "The documents of this run, to know whether the question sets belong to them.",
@@ -34,7 +42,7 @@ class EvalConfig(ModelLoading, StageConfig):
     eval_base: bool = key(True, "Measure the base model.")
     eval_finetuned: bool = key(True, "Measure the tuned model.")
     eval_bm25: bool = key(True, "Measure BM25, the word-matching yardstick.")
-    eval_nim: bool = key(False, "Measure a served model over HTTP.")
+    eval_nim: bool = key(False, "Measure a served model over HTTP; always anew.", affects_output=False)
     nim_url: str = key("http://localhost:8000", "Address of the served model.", affects_output=False)
     nim_model: str | None = key(None, "Name of the served model; null takes it from /v1/models.", affects_output=False)
     nim_batch_size: int = key(32, "Texts per request.", gt=0, affects_output=False)
@@ -42,7 +50,9 @@ class EvalConfig(ModelLoading, StageConfig):
     nim_max_retries: int = key(3, "Repeats of a failed request, with back-off.", ge=0, affects_output=False)
     nim_metric_tolerance: float = key(0.01, "Largest difference to the checkpoint for k >= 5.", ge=0)
     nim_metric_low_k_tolerance: float = key(0.03, "Largest difference to the checkpoint for k < 5.", ge=0)
-    fail_on_nim_metric_drift: bool = key(False, "Exit with an error, after saving, when the served model drifts.")
+    fail_on_nim_metric_drift: bool = key(
+        False, "Exit with an error, after saving, when the served model drifts.", affects_output=False
+    )
     batch_tokens: int = key(16384, "Tokens encoded at once.", gt=0, affects_output=False)
     corpus_chunk_size: int = key(50000, "Passages scored at once.", gt=0, affects_output=False)
     precision: Precision = key("auto", "Compute type; `auto` takes bf16 where the hardware has it.")
@@ -53,6 +63,12 @@ class EvalConfig(ModelLoading, StageConfig):
         found = self.remote_code_problems()
         if not self.k_values or any(k < 1 for k in self.k_values):
             found.append(("k_values", "needs at least one cut-off, each >= 1"))
+        for key_name, names in (("eval_data_name", [self.eval_data_name]), ("question_sets", self.question_sets)):
+            bad = [name for name in names if not _SET_NAME.fullmatch(name) or name == "logs"]
+            if bad:
+                found.append((key_name, f"{bad[0]!r} names a folder: letters, digits, - and _ only, and not `logs`"))
+        if self.eval_data_name in self.question_sets:
+            found.append(("question_sets", f"{self.eval_data_name} is the name of the main test set (eval_data_name)"))
         if self.fail_on_nim_metric_drift and not self.eval_nim:
             found.append(("fail_on_nim_metric_drift", "needs eval_nim=true"))
         return found
