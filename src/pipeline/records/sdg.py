@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.run.files import write_json
+from pipeline.run.files import read_json, write_json
 
 Record = dict[str, Any]
 HANDOFF = "generation_result.json"
@@ -58,14 +58,16 @@ def read_records(path: Path) -> Iterator[tuple[str, Record]]:
             missing = [name for name in ("file_name", "chunks", "deduplicated_qa_pairs") if name not in record]
             if missing:
                 raise PipelineError(f"{where}: the record lacks {', '.join(missing)}", fix="see docs/sdg.md, Output")
-            names = record["file_name"]
-            record["file_name"] = [names] if isinstance(names, str) else list(names)
+            names = [record["file_name"]] if isinstance(record["file_name"], str) else record["file_name"]
+            if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+                raise PipelineError(f"{where}: file_name must be a name or a list of names, found {names!r}")
+            record["file_name"] = names
             yield where, record
 
 
 def _read_file(path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise PipelineError(f"{path}: not UTF-8 at byte {error.start}") from error
     try:
@@ -79,7 +81,8 @@ def _read_file(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _read_lines(path: Path, text: str, whole: json.JSONDecodeError) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    # Not splitlines(): strings of the records may hold U+2028 and other characters that it takes for line ends.
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -91,8 +94,8 @@ def _read_lines(path: Path, text: str, whole: json.JSONDecodeError) -> Iterator[
 
 
 def _follow_handoff(path: Path) -> Path:
-    data = json.loads(path.read_text(encoding="utf-8"))
-    if data.get("schema_version") != 1 or not data.get("output_path"):
+    data = read_json(path)
+    if not isinstance(data, dict) or data.get("schema_version") != 1 or not data.get("output_path"):
         raise PipelineError(f"{path}: needs schema_version 1 and output_path")
     target = Path(data["output_path"])
     target = target if target.is_absolute() else path.parent / target

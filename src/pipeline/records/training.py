@@ -73,7 +73,9 @@ class TrainingFile:
         return cls((path.parent / corpus["path"]).resolve(), rows, extra)
 
 
-def _row(path: Path, number: int, item: dict[str, Any]) -> TrainingRow:
+def _row(path: Path, number: int, item: Any) -> TrainingRow:
+    if not isinstance(item, dict):
+        raise PipelineError(f"{path}: row {number} must be an object, found {type(item).__name__}")
     missing = [name for name in REQUIRED if name not in item]
     if missing:
         raise PipelineError(f"{path}: row {number} ({item.get('question_id', '?')}) lacks {', '.join(missing)}")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pipeline.assets import resolve_model
-from pipeline.contract import EncodingContract
+from pipeline.contract import EncodingContract, tokenizer_rules_hash
 from pipeline.errors import PipelineError
 from pipeline.retrieval.batching import token_batches
 from pipeline.retrieval.pooling import pool
@@ -96,7 +96,6 @@ class BiEncoder(nn.Module):
             mask[row, : len(item)] = 1
         return ids.to(self.device, non_blocking=True), mask.to(self.device, non_blocking=True)
 
-    @torch.inference_mode()
     def encode(
         self,
         texts: Sequence[str],
@@ -109,7 +108,13 @@ class BiEncoder(nn.Module):
 
         `on_batch(n)` is called after every batch with the number of texts in it.
         """
-        tokens = self.tokenize(texts, kind)
+        return self.encode_tokens(self.tokenize(texts, kind), batch_tokens=batch_tokens, on_batch=on_batch)
+
+    @torch.inference_mode()
+    def encode_tokens(
+        self, tokens: Tokens, *, batch_tokens: int = 16384, on_batch: Callable[[int], None] | None = None
+    ) -> np.ndarray:
+        """Vectors of texts that are ALREADY tokenized: fp32 [len(tokens), dimension]."""
         vectors = np.empty((len(tokens), self.contract.dimension or 0), dtype=np.float32)
         for batch in token_batches([len(item) for item in tokens], batch_tokens):
             vectors[batch] = self(*self.collate([tokens[index] for index in batch])).float().cpu().numpy()
@@ -153,12 +158,5 @@ def _load_transformer(reference: str, dtype: torch.dtype, options: LoadOptions) 
 
 def tokenizer_hash(tokenizer: Any) -> str:
     """16 hex digits over the tokenizer's own file (its rules and vocabulary)."""
-    import hashlib
-
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return sha256_of(Path(tokenizer.vocab_file))[:16]
-    rules = backend.__class__.from_str(backend.to_str())
-    rules.no_truncation()
-    rules.no_padding()
-    return hashlib.sha256(rules.to_str().encode()).hexdigest()[:16]
+    return sha256_of(Path(tokenizer.vocab_file))[:16] if backend is None else tokenizer_rules_hash(backend)

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from pipeline_prep.conversion import convert, question_id
+from pipeline_prep.funnel import Funnel
+
+from pipeline.errors import PipelineError
+from pipeline.records.passages import passage_id
+
+
+def run(records, threshold=7.0):
+    funnel = Funnel()
+    return convert([(f"file: record {n}", item) for n, item in enumerate(records)], threshold, funnel), funnel
+
+
+def lost(funnel):
+    return {reason: count for step in funnel.steps for reason, count in step.lost.items()}
+
+
+def test_question_and_passages_keep_where_they_come_from(record):
+    converted, funnel = run([record("a.txt", ["one", "two"], [("Which?", [2, 1])])])
+    (question,) = converted.questions
+    assert question.id == question_id("Which?", ("a.txt",)) and len(question.id) == 18
+    assert question.positives == (passage_id("two"), passage_id("one"))
+    assert question.metadata == {
+        "query_type": "contextual", "reasoning_type": "factual", "hop_count": 1, "question_complexity": 2,
+        "quality_score": 9.0, "answer": "answer to Which?", "hop_contexts": [], "file_name": ["a.txt"],
+        "segment_ids": [2, 1],
+    }  # fmt: skip
+    assert converted.passages[passage_id("one")].documents == ("a.txt",)
+    assert [step.left for step in funnel.steps] == [1, 1, 1] and not funnel.rejected
+
+
+def test_every_bad_pair_is_counted_and_has_an_example_line(record):
+    bad = record("a.txt", ["one", " "], [("", [1]), ("   ", [1]), ("q1", []), ("q2", [9]), ("q3", [2]), ("good", [1])])
+    bad["deduplicated_qa_pairs"] += [{"question": "q4", "segment_ids": "1"}, {"question": "q5"}, "not an object"]
+    bad["qa_evaluations"]["evaluations"] += [{"overall": {"score": 9}}] * 3
+    converted, funnel = run([bad])
+    assert [question.text for question in converted.questions] == ["good"]
+    assert lost(funnel) == {"pair unreadable": 2, "empty question": 2, "no segments": 2, "unknown segment": 2}
+    assert len(funnel.rejected) == 8
+    assert {"reason", "where", "question", "detail"} == set(funnel.rejected[0])
+    assert funnel.rejected[0]["where"] == "file: record 0"
+
+
+def test_repeated_segments_and_chunks_of_equal_text_give_one_positive(record):
+    converted, _ = run([record("a.txt", ["same", "other", "same"], [("q", [1, 1, 3])])])
+    assert converted.questions[0].positives == (passage_id("same"),)
+    assert len(converted.passages) == 2
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept", "reasons"),
+    [
+        ([9, 7.0, 6.9], ["q0", "q1"], {"below quality_threshold": 1}),
+        ([None, None, 2], ["q0", "q1"], {"below quality_threshold": 1}),
+        ([9], ["q0"], {"not judged": 2}),
+        ([], [], {"not judged": 3}),
+        ([9, 9, 9, 9], [], {"judgements do not match": 3}),
+        ([9, "8", float("nan")], ["q0"], {"judgement unreadable": 2}),
+        ([True, 9, 9], ["q1", "q2"], {"judgement unreadable": 1}),
+        (None, ["q0", "q1", "q2"], {}),
+    ],
+)
+def test_judgements(record, scores, kept, reasons):
+    converted, funnel = run([record("a.txt", ["t"], [(f"q{n}", [1]) for n in range(3)], scores)])
+    assert [question.text for question in converted.questions] == kept
+    assert lost(funnel) == reasons
+
+
+def test_judgements_as_a_plain_list_and_without_overall(record):
+    item = record("a.txt", ["t"], [("q0", [1]), ("q1", [1])], None, qa_evaluations=[{"overall": {"score": 8}}, {}])
+    converted, funnel = run([item])
+    assert [question.metadata["quality_score"] for question in converted.questions] == [8.0]
+    assert lost(funnel) == {"judgement unreadable": 1}
+
+
+def test_an_unjudged_pair_is_kept_and_counted(record):
+    converted, funnel = run([record("a.txt", ["t"], [("q0", [1]), ("q1", [1])], [None, 9])])
+    assert converted.questions[0].metadata["quality_score"] is None
+    assert funnel.steps[1].note == "1 of them unjudged"
+
+
+def test_the_corpus_holds_chunks_without_questions_and_all_their_sources(record):
+    converted, _ = run([
+        record("b.txt", ["shared", "only b"], [("q", [1])]),
+        record("a.txt", ["shared"], []),
+        record(["c.txt", "d.txt"], ["bundle"], []),
+    ])  # fmt: skip
+    documents = {passage.text: passage.documents for passage in converted.passages.values()}
+    assert documents == {"shared": ("a.txt", "b.txt"), "only b": ("b.txt",), "bundle": ("c.txt", "d.txt")}
+    assert sorted(map(sorted, converted.ties)) == [["a.txt", "b.txt"], ["c.txt", "d.txt"], ["c.txt", "d.txt"]]
+
+
+def test_a_chunk_of_a_bundle_names_its_own_document(record):
+    bundle = record(["c.txt", "d.txt"], ["first", "second"], [])
+    bundle["chunks"][0]["doc_id"] = "c.txt"
+    converted, _ = run([bundle])
+    assert converted.passages[passage_id("first")].documents == ("c.txt",)
+
+
+def test_the_order_of_the_records_does_not_matter(record, corpus_records):
+    records = [*corpus_records, record("bees.txt", ["again"], [("What else?", [1])])]
+    shuffled = random.Random(3).sample(records, len(records))
+    one, two = run(records)[0], run(shuffled)[0]
+    assert [(q.id, q.positives) for q in one.questions] == [(q.id, q.positives) for q in two.questions]
+    assert list(one.passages.values()) == list(two.passages.values())
+    assert [p.documents for p in one.passages.values()] == [p.documents for p in two.passages.values()]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"chunks": {}}, "chunks must be a list, found dict"),
+        ({"deduplicated_qa_pairs": None}, "deduplicated_qa_pairs must be a list"),
+        ({"chunks": [{"chunk_id": 1}]}, "chunk 0 needs chunk_id and text"),
+        ({"chunks": [{"chunk_id": 1, "text": "a"}, {"chunk_id": "1", "text": "b"}]}, "chunk_id '1' stands twice"),
+    ],
+)
+def test_a_malformed_record_is_one_clear_error(record, change, message):
+    with pytest.raises(PipelineError, match=message) as error:
+        run([record("a.txt", ["t"], []) | change])
+    assert "file: record 0" in str(error.value)

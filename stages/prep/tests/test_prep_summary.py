@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from pipeline_prep.conversion import Converted, convert
+from pipeline_prep.funnel import Funnel
+from pipeline_prep.mining import MiningReport
+from pipeline_prep.report import percentiles
+from pipeline_prep.summary import Prepared, headline, tell, warn_of_boilerplate
+
+LOG = logging.getLogger("prep-summary-test")
+
+
+def converted(*records) -> Converted:
+    return convert([("here", item) for item in records], 7.0, Funnel())
+
+
+def test_boilerplate_that_ties_documents_together_is_named(record, caplog):
+    few = [record(f"{n}.txt", [f"own {n}", "All rights reserved."], []) for n in range(3)]
+    warn_of_boilerplate(LOG, converted(*few))
+    assert "3 of 3 documents hold the same passage" in caplog.text and "All rights reserved." in caplog.text
+    caplog.clear()
+    warn_of_boilerplate(LOG, converted(*few[:2], record("x.txt", ["other"], [])))
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(("negatives", "short"), [(5, 0), (2, 1)])
+def test_what_is_too_little_is_warned_of(record, caplog, negatives, short):
+    scores = np.array([0.5], np.float32)
+    mined = MiningReport(1, negatives, short, 0, 3, 1, 0, scores, scores)
+    made = Prepared(Funnel(), converted(record("a.txt", ["one"], [])), [], [], [], [], mined, mined)
+    tell(LOG, made, max_pos_docs=5, negatives_wanted=5)
+    assert "only 0 test questions (< 50)" in caplog.text and "only 0 training rows (< 100)" in caplog.text
+    assert ("1 of 1 training questions have fewer than 5 hard negatives" in caplog.text) == bool(short)
+    assert dict(headline(made))["median similarity"] == "positive 0.5, hard negative 0.5"
+
+
+def test_the_funnel_says_what_was_lost_and_why():
+    funnel = Funnel()
+    funnel.close("read", 3)
+    funnel.reject("no segments", "a.json: record 0", "Which?")
+    funnel.reject("no segments", "a.json: record 1", "Who?", "detail")
+    funnel.close("kept", 1, "2 passages")
+    assert str(funnel.steps[1]).split("   ")[-2:] == ["lost: no segments 2", "2 passages"]
+    assert funnel.headline == "3 read → 1 kept"
+    assert funnel.to_json()[1] == {"step": "kept", "left": 1, "lost": {"no segments": 2}, "note": "2 passages"}
+    assert len(funnel.rejected) == 2
+
+
+def test_percentiles_of_nothing_are_nothing():
+    assert percentiles(np.array([], np.float32)) == {}
+    assert percentiles(np.array([0.0, 1.0], np.float32))["p50"] == 0.5
