@@ -110,6 +110,14 @@ class EncodingContract:
         return replace(self, **changes)
 
 
+def tokenizer_rules_hash(tokenizer: Any) -> str:
+    """16 hex digits over the rules and vocabulary of a `tokenizers.Tokenizer`, whatever its truncation and padding."""
+    rules = tokenizer.__class__.from_str(tokenizer.to_str())
+    rules.no_truncation()
+    rules.no_padding()
+    return hashlib.sha256(rules.to_str().encode()).hexdigest()[:16]
+
+
 def contract_of_model(folder: Path) -> EncodingContract | None:
     """The contract a model folder carries: ours, else what its sentence-transformers metadata says, else None."""
     own = EncodingContract.load(folder)

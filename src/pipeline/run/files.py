@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,30 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
     return path
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """An empty folder `<target>.tmp` to fill; on success it takes the place of `target`, on an error it is removed.
+
+    A folder cannot be replaced in one step: the old one waits as `<target>.old` for a moment and is put back by the
+    next call if the process dies in between.
+    """
+    temporary, old = (target.with_name(target.name + ending) for ending in (".tmp", ".old"))
+    if old.is_dir() and not target.exists():
+        os.replace(old, target)
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if target.exists():
+        os.replace(target, old)
+    os.replace(temporary, target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_json(path: Path) -> Any:

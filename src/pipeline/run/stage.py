@@ -40,6 +40,8 @@ class StageResult:
         metrics: numbers that later questions are asked about.
         headline: rows (name, value) of the summary table.
         failure: set when the work was saved but the stage must still exit with an error (a failed gate).
+        effective: configuration values that describe the outputs better than this run's own, for the manifest: results
+            merged with earlier ones cover more than this run was asked for.
     """
 
     outputs: list[Path]
@@ -48,6 +50,7 @@ class StageResult:
     headline: list[tuple[str, str]] = field(default_factory=list)
     next_command: str | None = None
     failure: str | None = None
+    effective: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -117,7 +120,7 @@ def execute(resolved: Resolved[Any], main: Main, verbose: bool = False) -> str |
             family=resolved.family,
             stage_version=resolved.config.version,
             profile=resolved.profile,
-            config=resolved.values(),
+            config=resolved.values() | result.effective,
             inputs=inputs,
             outputs=_outputs(folder, result.outputs),
             counts=result.counts,

@@ -13,11 +13,11 @@ from pipeline.schemas.fields import key
 class DeployConfig(StageConfig):
     """An export in, a running service out."""
 
-    output_dir: str = key("${run_dir}/stage5_deploy", "Folder of the service record and its logs.", affects_output=False)
-    backend: Literal["nim", "onnx"] = key("nim", "`nim`: NVIDIA's container; `onnx`: our own server with the same API.")
-    model_dir: str | None = key(
-        "${run_dir}/stage4_export/onnx", "Exported model that is served.", reads="export"
+    output_dir: str = key(
+        "${run_dir}/stage5_deploy", "Folder of the service record and its logs.", affects_output=False
     )
+    backend: Literal["nim", "onnx"] = key("nim", "`nim`: NVIDIA's container; `onnx`: our own server with the same API.")
+    model_dir: str | None = key("${run_dir}/stage4_export/onnx", "Exported model that is served.", reads="export")
     nim_image: str = key("nvcr.io/nim/nvidia/llama-3.2-nv-embedqa-1b-v2:1.10.1", "Container image.")
     container_name: str = key("pipeline-embed-nim", "Name of the container.")
     bind_address: str = key("127.0.0.1", "Interface the service listens on.")
@@ -31,10 +31,11 @@ class DeployConfig(StageConfig):
     replace_existing: bool = key(False, "Stop a service of ours that already runs here.")
     keep_failed_container: bool = key(False, "Keep an unhealthy detached service for inspection.")
     health_check_timeout: float = key(120.0, "Seconds until the service must be healthy.", gt=0)
-    health_check_interval: float = key(5.0, "Seconds between health checks.", gt=0)
+    health_check_interval: float = key(5.0, "Seconds between health checks; the first ones come faster.", gt=0)
     ngc_api_key_env: str = key("NGC_API_KEY", "Environment variable that holds the NGC key.")
-    max_batch_size: int = key(64, "Most texts in one request of the onnx server.", gt=0)
-    threads: int | None = key(None, "Threads of the onnx server; null takes all cores.", gt=0)
+    max_request_texts: int = key(2048, "Most texts in one request of the onnx server; more are refused (413).", gt=0)
+    batch_tokens: int = key(2048, "Padded tokens the onnx server computes at once.", gt=0)
+    threads: int | None = key(None, "Threads of the onnx server; null takes one per physical core.", gt=0)
 
 
 @dataclass(kw_only=True)

@@ -18,12 +18,18 @@ class ExportConfig(StageConfig):
     model_path: str = key(
         "${run_dir}/stage2_finetune/checkpoints/LATEST/model/consolidated", "The model to export.", reads="finetune"
     )
-    parity_data_path: str = key(
-        "${run_dir}/stage1_data_prep/eval_beir", "BEIR folder whose texts the parity check uses.", reads="prep"
+    trust_remote_code: bool = key(False, "Run Python code that lies in the model's folder.")
+    parity_data_path: str | None = key(
+        "${run_dir}/stage1_data_prep/eval_beir",
+        "BEIR folder whose texts the parity check uses; null takes a few built-in texts.",
+        reads="prep",
+        optional_input=True,
     )
     onnx_export_path: str = key("${output_dir}/onnx", "Folder of the ONNX model.", affects_output=False)
-    opset: int = key(17, "ONNX operator set.", ge=17, le=23)
-    export_dtype: Literal["fp32", "fp16"] = key("fp32", "Type of the exported weights.")
+    opset: int = key(17, "ONNX operator set.", ge=17, le=20)
+    export_dtype: Literal["fp32", "fp16"] = key(
+        "fp32", "`fp16` writes a half-size model beside the fp32 one, in <onnx_export_path>_fp16."
+    )
     quant_cfg: Literal["fp8", "int8_sq"] | None = key(None, "Quantisation of the exported model.")
     export_to_trt: bool = key(True, "Build a TensorRT engine after the ONNX model.")
     trt_model_path: str = key("${output_dir}/tensorrt", "Folder of the TensorRT engine.", affects_output=False)
@@ -33,9 +39,10 @@ class ExportConfig(StageConfig):
     trt_min_seq_len: int = key(3, "Shortest sequence of the engine.", gt=0)
     trt_opt_seq_len: int = key(128, "Sequence length the engine is tuned for.", gt=0)
     trt_max_seq_len: int | None = key(None, "Longest sequence of the engine; null takes the model's own.", gt=0)
-    parity_texts: int = key(64, "Texts compared between torch and ONNX.", ge=4)
-    parity_min_cosine: float = key(0.9999, "Lowest cosine between torch and fp32 ONNX vectors; lower fails the stage.",
-                                   gt=0, le=1)
+    parity_texts: int = key(64, "Texts compared between torch and ONNX, at three batch sizes.", ge=8)
+    parity_min_cosine: float = key(
+        0.9999, "Lowest cosine between torch and ONNX vectors; lower fails the stage. fp16: at most 0.999.", gt=0, le=1
+    )
 
     def problems(self) -> list[tuple[str, str]]:
         found = []
@@ -58,8 +65,11 @@ class RerankExportConfig(ExportConfig):
     """export for cross-encoders: output `logits`."""
 
     run_dir: str = key("./output/rerank", "Folder that all stages of this run share.", affects_output=False)
-    parity_data_path: str = key(
-        "${run_dir}/stage1_prep/eval_beir", "BEIR folder whose texts the parity check uses.", reads="prep"
+    parity_data_path: str | None = key(
+        "${run_dir}/stage1_prep/eval_beir",
+        "BEIR folder whose texts the parity check uses; null takes a few built-in texts.",
+        reads="prep",
+        optional_input=True,
     )
     export_to_trt: bool = key(False, "Build a TensorRT engine after the ONNX model.")
     trt_opt_seq_len: int = key(256, "Sequence length the engine is tuned for.", gt=0)

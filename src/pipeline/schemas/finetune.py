@@ -32,17 +32,27 @@ class FinetuneConfig(ModelLoading, StageConfig):
     )
     local_batch_size: int = key(4, "Queries per process and micro-batch when the loss sees one query's passages alone.",
                                 gt=0)
-    micro_batch_tokens: int = key(8192, "Tokens sent through the model at once.", gt=0, affects_output=False)
+    micro_batch_tokens: int | None = key(
+        None, "Tokens sent through the model at once; null takes 2,048 on a CPU (its caches) and 16,384 on a GPU.", gt=0,
+        affects_output=False,
+    )
+    activation_tokens: int | None = key(
+        None, "Most tokens whose activations are held at once; a larger step is split. null: from the free memory.", gt=0,
+        affects_output=False,
+    )
     learning_rate: float = key(1e-5, "Peak learning rate.", gt=0)
     lr_warmup_steps: int = key(5, "Steps of linear warm-up; held below the number of steps.", ge=0)
     lr_decay_style: Literal["cosine", "linear"] = key("cosine", "Shape of the decay.")
     weight_decay: float = key(0.01, "Decay of weight matrices (never of norms and biases).", ge=0)
     max_grad_norm: float = key(1.0, "Gradients are scaled down to this norm.", gt=0)
     optimizer_backend: Literal["auto", "adamw", "fused_adam", "flash_adamw"] = key(
-        "auto", "`auto` takes the fastest installed one."
+        "auto", "`auto` is torch's own AdamW (fused); the others need packages of their own."
     )
     flash_adamw_master_weight_bits: Literal[24, 32] | None = key(32, "Precision of FlashAdamW's master weights.")
     precision: Precision = key("auto", "Compute type; `auto` takes bf16 where the hardware has it.")
+    dropout: float | None = key(
+        None, "Dropout while training; null keeps the model's own. 0 is much faster on a CPU.", ge=0, lt=1
+    )
     train_n_passages: int = key(5, "Passages per query: 1 positive and the rest hard negatives.", ge=2)
     temperature: float = key(0.02, "Scores are divided by this before the softmax.", gt=0)
     checkpoint_every_steps: int = key(100, "Steps between checkpoints; shortened for short runs.", gt=0,

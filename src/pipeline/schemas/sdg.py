@@ -13,7 +13,7 @@ REASONING_TYPES = ("factual", "relational", "inferential", "temporal", "procedur
 CHAT_MODEL = "nvidia/nemotron-3-nano-30b-a3b"
 EMBED_MODEL = "nvidia/llama-3.2-nv-embedqa-1b-v2"
 
-_PROVIDER = "`nvidia`, `openai`, `embedded` (a small LLM from PyPI, on this machine), or a name of your own with base_url."
+_PROVIDER = "`nvidia`, `openai`, `embedded` (a small LLM from PyPI, here), or a name of your own with base_url."
 
 
 @dataclass(kw_only=True)
@@ -39,7 +39,11 @@ class SdgConfig(StageConfig):
         None, "Passages shown to the LLM in one call; null shows the whole document at once.", gt=0
     )
 
-    artifacts: bool = key(True, "First extract concepts, entities and terms, then ask about them.")
+    qa_format: Literal["full", "questions"] = key(
+        "full", "`full`: typed pairs with hops, for capable models; `questions`: one plain question for each of the "
+        "richest sentences of a window, for very small models. The answer is then the sentence.",
+    )
+    artifacts: bool = key(True, "First extract concepts, entities and terms, then ask about them (`full` only).")
     max_artifacts_per_type: int = key(2, "Artifacts kept for each of the 8 types.", gt=0)
     num_pairs: int = key(10, "Question–answer pairs asked for in one call (one document, or one window of it).", gt=0)
     query_counts: dict[str, int] = key(
@@ -76,17 +80,20 @@ class SdgConfig(StageConfig):
     quality_judge_model: str = key(CHAT_MODEL, "LLM that judges the pairs.")
     quality_judge_provider: str = key("nvidia", _PROVIDER)
     embed_model: str | None = key(
-        EMBED_MODEL, "Embedding model for finding duplicate questions; null compares words (BM25) instead."
+        EMBED_MODEL, "Embedding model for finding duplicate questions; null compares their words (TF-IDF) instead."
     )
     embed_provider: str = key("nvidia", _PROVIDER)
 
+    repair: bool = key(True, "Tell the model once what was wrong with an answer and let it mend it.")
     temperature: float = key(0.6, "Sampling temperature.", ge=0, le=2)
     top_p: float = key(0.95, "Nucleus sampling.", gt=0, le=1)
     max_tokens: int | None = key(None, "Longest answer of the LLM in tokens.", gt=0)
     timeout: float = key(120.0, "Seconds to wait for one answer.", gt=0, affects_output=False)
     max_retries: int = key(3, "Repeats of a call that failed in transport (back-off, Retry-After).", ge=0,
                            affects_output=False)
-    max_parallel_requests_for_gen: int = key(4, "Calls under way at once.", gt=0, affects_output=False)
+    max_parallel_requests_for_gen: int = key(
+        4, "Calls under way at once.", gt=0, affects_output=False
+    )
     batch_size: int = key(200, "Documents per generated_batch file.", gt=0)
     embedded_threads: int | None = key(
         None, "Threads of the embedded LLM; null takes all cores.", gt=0, affects_output=False

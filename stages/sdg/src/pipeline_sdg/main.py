@@ -1,1 +1,183 @@
-"""The sdg stage."""
+"""sdg: documents in, judged question–answer pairs out."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass
+
+from pipeline.run.stage import StageResult, StageRun, run_stage
+from pipeline.schemas.sdg import SdgConfig
+from pipeline_sdg import documents, output
+from pipeline_sdg.chunking import Passage, Window, chunk_document, windows_of
+from pipeline_sdg.documents import Corpus, read_corpus
+from pipeline_sdg.endpoints import ARTIFACTS, EMBED, JUDGE, QA, Endpoint
+from pipeline_sdg.generation import GenerationPlan, WindowResult, drop_duplicates, generate, judge
+from pipeline_sdg.journal import Journal
+from pipeline_sdg.judge import Evaluation, unjudged
+from pipeline_sdg.llm import EMBED_BATCH, Caller, RoleUsage, Sampling
+from pipeline_sdg.pairs import Pair, PairRules
+from pipeline_sdg.roles import check_may_leave, endpoints_of, served
+
+
+@dataclass
+class Generated:
+    """Everything the models gave, before it is sorted into records."""
+
+    results: list[WindowResult]
+    kept: list[tuple[WindowResult, Pair]]
+    evaluations: list[Evaluation]
+    usage: dict[str, RoleUsage]
+    seconds: float
+
+
+def main(config: SdgConfig, run: StageRun) -> StageResult:
+    """Read `config.corpus_dir`, ask the models about it, and write records that `prep` understands."""
+    corpus = read_corpus(config.corpus_dir, config.file_extensions, config.num_files, config.min_text_length)
+    passages = {
+        document.path: chunk_document(document, config.chunking, config.sentences_per_chunk, config.language)
+        for document in corpus.documents
+    }
+    windows = [
+        window
+        for document in corpus.documents
+        for window in windows_of(document, passages[document.path], config.window_chunks)
+    ]
+    endpoints = endpoints_of(config, run.command_line)
+    _announce(run, config, corpus, windows, endpoints)
+    check_may_leave(endpoints, corpus, config.allow_remote)
+
+    parallel = config.max_parallel_requests_for_gen
+    with (
+        Journal(run.folder / "journal.sqlite") as journal,
+        served(endpoints, parallel, config.embedded_threads) as addressed,
+    ):
+        made = asyncio.run(_generate(config, windows, addressed, journal))
+
+    return _write(run, config, corpus, passages, made)
+
+
+async def _generate(config: SdgConfig, windows: list[Window], endpoints: list[Endpoint], journal: Journal) -> Generated:
+    """Ask for pairs, drop duplicates, judge what is left: in this order, so that no duplicate is judged."""
+    started = time.monotonic()
+    parallel = config.max_parallel_requests_for_gen
+    rules = PairRules(
+        num_pairs=config.num_pairs,
+        query_counts=config.query_counts,
+        reasoning_counts=config.reasoning_counts,
+        min_hops=config.min_hops,
+        max_hops=config.max_hops,
+        min_complexity=config.min_complexity,
+        num_sections=config.num_sections,
+    )
+    roles = {item.role for item in endpoints}
+    plan = GenerationPlan(rules, config.qa_format, ARTIFACTS in roles, config.max_artifacts_per_type, config.repair)
+    sampling = Sampling(config.temperature, config.top_p, config.max_tokens, config.seed)
+    async with Caller(endpoints, journal, sampling, config.timeout, config.max_retries) as caller:
+        results = await generate(windows, plan, caller, parallel)
+        kept = await drop_duplicates(results, config.similarity_threshold, caller, with_model=EMBED in roles)
+        if JUDGE in roles:
+            evaluations = await judge(kept, caller, parallel, config.repair)
+        else:
+            evaluations = [unjudged("quality_judge=none") for _ in kept]
+    return Generated(results, kept, evaluations, caller.usage, time.monotonic() - started)
+
+
+def _announce(
+    run: StageRun, config: SdgConfig, corpus: Corpus, windows: list[Window], endpoints: list[Endpoint]
+) -> None:
+    """Say what was found and what the run will ask for, before the first call."""
+    for line in documents.describe(corpus):
+        run.log.info(line)
+    for line in documents.warnings(corpus):
+        run.log.warning(f"warning: {line}")
+    if config.qa_format == "full" and config.reasoning_counts.get("visual"):
+        run.log.info("reasoning type `visual` is not asked for (text has no pictures); the others take its share")
+    pairs = len(windows) * config.num_pairs
+    calls = {ARTIFACTS: len(windows), QA: len(windows), EMBED: math.ceil(pairs / EMBED_BATCH), JUDGE: pairs}
+    if config.qa_format == "questions":
+        calls[QA] = pairs
+    run.log.info(f"plan: {len(corpus.documents)} documents, {len(windows)} windows, about {pairs} pairs")
+    for item in endpoints:
+        where = item.base_url or "this machine"
+        run.log.info(f"plan: {item.role}: about {calls[item.role]} calls to {item.model} at {where}")
+
+
+def _write(
+    run: StageRun, config: SdgConfig, corpus: Corpus, passages: dict[str, list[Passage]], made: Generated
+) -> StageResult:
+    """Sort the pairs into one record per document and write the stage's files."""
+    results: dict[str, list[WindowResult]] = {document.path: [] for document in corpus.documents}
+    kept: dict[str, list[tuple[Pair, Evaluation]]] = {document.path: [] for document in corpus.documents}
+    for result in made.results:
+        results[result.window.document].append(result)
+    for (result, pair), evaluation in zip(made.kept, made.evaluations, strict=True):
+        kept[result.window.document].append((pair, evaluation))
+    records = [
+        output.build_record(
+            document,
+            [passage.chunk for passage in passages[document.path]],
+            results[document.path],
+            kept[document.path],
+            config.num_sections,
+        )
+        for document in corpus.documents
+    ]
+    rejections = [item for result in made.results for item in result.rejections]
+    outputs = output.write_records(run.folder, records, config.batch_size)
+    outputs.append(output.write_usage(run.folder, made.usage))
+    outputs.append(output.write_rejections(run.folder, rejections))
+    counts = output.counts_of(records, rejections)
+    unanswered = sum(result.unanswered for result in made.results)
+    if unanswered:
+        run.log.warning(f"warning: {unanswered} windows got no answer at all; rejected.jsonl says why")
+    return StageResult(
+        outputs=outputs,
+        counts={**counts, "windows_unanswered": unanswered},
+        metrics=_metrics(made),
+        headline=_headline(counts, rejections, made),
+        next_command=f"pipeline {run.family.name} prep{run.config_hint}",
+        failure=None if counts["pairs_kept"] else "no usable pair was made: see rejected.jsonl for the reasons",
+    )
+
+
+def _metrics(made: Generated) -> dict[str, float]:
+    tokens = sum(item.output_tokens for item in made.usage.values())
+    return {
+        "calls_made": sum(item.calls_made for item in made.usage.values()),
+        "calls_reused": sum(item.calls_reused for item in made.usage.values()),
+        "input_tokens": sum(item.input_tokens for item in made.usage.values()),
+        "output_tokens": tokens,
+        "output_tokens_per_second": round(tokens / made.seconds, 1) if made.seconds > 0 else 0.0,
+    }
+
+
+def _headline(counts: dict[str, int], rejections: list, made: Generated) -> list[tuple[str, str]]:
+    metrics = _metrics(made)
+    rejected = f"{len(rejections):,}"
+    if rejections:
+        rejected += f" ({output.top_reasons(rejections)})"
+    return [
+        ("documents", f"{counts['documents']:,} ({counts['passages']:,} passages)"),
+        (
+            "pairs",
+            f"{counts['pairs_generated']:,} generated, {counts['pairs_kept']:,} kept, "
+            f"{counts['pairs_unjudged']:,} of them unjudged",
+        ),
+        ("rejected", rejected),
+        ("calls", f"{metrics['calls_made']:,} made, {metrics['calls_reused']:,} taken from the journal"),
+        (
+            "tokens",
+            f"{metrics['input_tokens']:,} in, {metrics['output_tokens']:,} out "
+            f"({metrics['output_tokens_per_second']:,} out/s)",
+        ),
+    ]
+
+
+def cli() -> None:
+    run_stage("sdg", main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,49 @@
+"""InfoNCE: tell the positive passage from all other candidates by a softmax over scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class InfoNCE(nn.Module):
+    """Cross-entropy of the positive among a query's candidate passages, scores divided by a temperature.
+
+    For query `i` with positive `p` and candidates `C_i`: ``-log(exp(s_ip / t) / sum_{j in C_i} exp(s_ij / t))`` with
+    ``s_ij = q_i . p_j``. The mask says who competes, so one loss serves both ways of training:
+
+    * hard negatives only: each query's own passages are its candidates. The batch size then changes the number of
+      updates, never the task.
+    * in-batch negatives: every distinct passage of the step is a candidate, except known positives of the query.
+      Larger batches make the task harder. Use it with unrolled or synthetic data only with known positives masked.
+
+    Because a step's passages are distinct, a passage that several rows share is one column and counts once.
+
+    Reference: van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018
+    (https://arxiv.org/abs/1807.03748); with hard negatives as in Karpukhin et al., "Dense Passage Retrieval", 2020
+    (https://arxiv.org/abs/2004.04906).
+
+    Relations: sentence-transformers calls the in-batch form MultipleNegativesRankingLoss (its scale is 1 / t); with
+    gradients through cached vectors it is the CachedMultipleNegativesRankingLoss. The listwise softmax of a
+    cross-encoder is the same formula over the scores of one query's passages.
+
+    Args:
+        temperature: > 0. Small values look at the hardest candidates alone.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(
+        self, queries: torch.Tensor, passages: torch.Tensor, positive: torch.Tensor, candidates: torch.Tensor
+    ) -> torch.Tensor:
+        """Mean loss of a step, a scalar in fp32.
+
+        Args:
+            queries: [B, D]. passages: [P, D], distinct passages of the step.
+            positive: int64 [B], column of each query's positive.
+            candidates: bool [B, P], True where the passage competes for the query; the positive's column is True.
+        """
+        scores = queries.float() @ passages.float().T / self.temperature
+        return nn.functional.cross_entropy(scores.masked_fill(~candidates, -torch.inf), positive)

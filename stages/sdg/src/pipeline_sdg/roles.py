@@ -1,0 +1,89 @@
+"""Which models this run needs, where they are, and whether the documents may go there."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Literal
+
+from pipeline.assets import weights_file
+from pipeline.errors import PipelineError
+from pipeline.schemas.sdg import SdgConfig
+from pipeline_sdg.documents import Corpus
+from pipeline_sdg.embedded import embedded_server
+from pipeline_sdg.endpoints import (
+    ARTIFACTS,
+    EMBED,
+    EMBEDDED,
+    EMBEDDED_MODEL,
+    JUDGE,
+    QA,
+    Endpoint,
+    endpoint,
+    remote_hosts,
+)
+
+log = logging.getLogger("pipeline")
+
+
+def endpoints_of(config: SdgConfig, command_line: Collection[str]) -> list[Endpoint]:
+    """The endpoint of every role this run uses.
+
+    `provider` sets all roles, less those whose own provider was given on the command line.
+    """
+    needed = {
+        ARTIFACTS: config.artifacts and config.qa_format == "full",
+        QA: True,
+        EMBED: config.embed_model is not None,
+        JUDGE: config.quality_judge == "llm",
+    }
+    found = []
+    for role in (role for role, wanted in needed.items() if wanted):
+        own = f"{role}_provider"
+        provider = getattr(config, own) if own in command_line or not config.provider else config.provider
+        if role == EMBED and provider == EMBEDDED:
+            log.info("the embedded LLM makes no embeddings: duplicates are found by their words")
+            continue
+        model = getattr(config, f"{role}_model")
+        found.append(endpoint(role, provider, model, config.base_url, config.api_key_env))
+    return found
+
+
+def check_may_leave(endpoints: list[Endpoint], corpus: Corpus, allow_remote: Literal["ask", "yes", "no"]) -> None:
+    """Say what will leave this machine, and stop unless that is allowed.
+
+    Raises:
+        PipelineError: an endpoint is elsewhere and the answer is no, or nobody can be asked.
+    """
+    hosts = remote_hosts(endpoints)
+    if not hosts:
+        return
+    what = f"{len(corpus.documents)} documents ({corpus.characters:,} characters) will be sent to {', '.join(hosts)}"
+    log.info(what)
+    if allow_remote == "yes":
+        return
+    if allow_remote == "ask" and sys.stdin.isatty() and _agreed(what):
+        return
+    said = "you said no" if allow_remote == "ask" and sys.stdin.isatty() else f"allow_remote={allow_remote}"
+    raise PipelineError(
+        f"{what}, but {said}",
+        fix="set allow_remote=yes if they may leave this machine, or keep them here with provider=embedded "
+        "or a base_url on localhost",
+    )
+
+
+def _agreed(what: str) -> bool:
+    return input(f"{what}. Is that all right? [y/N] ").strip().lower() in ("y", "yes")
+
+
+@contextmanager
+def served(endpoints: list[Endpoint], parallel: int, threads: int | None) -> Iterator[list[Endpoint]]:
+    """The endpoints with their addresses; the embedded LLM is started if a role uses it, and ends with the block."""
+    if not any(item.provider == EMBEDDED for item in endpoints):
+        yield endpoints
+        return
+    with embedded_server(weights_file(EMBEDDED_MODEL), parallel, threads) as address:
+        yield [replace(item, base_url=address) if item.provider == EMBEDDED else item for item in endpoints]
