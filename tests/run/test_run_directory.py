@@ -175,6 +175,32 @@ def test_a_failing_stage_leaves_no_manifest(tmp_path: Path, corpus: Path):
     assert status_of(resolved).state is State.PARTIAL
 
 
+def test_a_gate_that_did_not_hold_is_remembered(tmp_path: Path, corpus: Path):
+    resolved = sdg_config(tmp_path, corpus)
+
+    def gated(config, run):
+        result = fake_main(config, run)
+        result.failure = "TensorRT is missing"
+        return result
+
+    assert execute(resolved, gated) == "TensorRT is missing"
+    status = status_of(resolved)
+    assert status.state is State.STALE and "TensorRT is missing" in status.reasons[0]
+    execute(resolved, fake_main)
+    assert status_of(resolved).state is State.DONE
+
+
+def test_the_next_command_names_the_run_directory_a_person_chose(tmp_path: Path, corpus: Path):
+    hints = []
+
+    def notes(config, run):
+        hints.append(run.config_hint)
+        return fake_main(config, run)
+
+    execute(sdg_config(tmp_path, corpus), notes)
+    assert hints == [f" -c default run_dir={tmp_path / 'run'}"]
+
+
 def test_the_manifest_holds_what_the_design_promises_and_no_secret(tmp_path: Path, corpus: Path):
     resolved = sdg_config(tmp_path, corpus, "nvidia_api_key=nvapi-secret")
     execute(resolved, fake_main)

@@ -91,7 +91,8 @@ def status_of(resolved: Resolved[Any]) -> Status:
         return Status(stage, folder, State.PARTIAL, ["a run began and did not finish"], manifest)
     if manifest is None:
         return Status(stage, folder, State.MISSING)
-    reasons = _version_reasons(manifest, resolved) + _config_reasons(manifest, resolved)
+    reasons = [f"its last run failed: {manifest.failure}"] if manifest.failure else []
+    reasons += _version_reasons(manifest, resolved) + _config_reasons(manifest, resolved)
     reasons += _input_reasons(manifest, resolved) + _output_reasons(manifest, folder)
     return Status(stage, folder, State.STALE if reasons else State.DONE, reasons, manifest)
 

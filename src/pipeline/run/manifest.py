@@ -35,6 +35,8 @@ class Manifest:
     """File relative to the stage's folder -> record."""
     counts: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None
+    """Set when the work was saved but a gate did not hold: the stage is not done then."""
     started: str = ""
     finished: str = ""
     seconds: float = 0.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import signal
 import sys
 import time
@@ -66,10 +67,13 @@ class StageRun:
     command_line: frozenset[str]
     log: logging.Logger
 
+    run_dir: str
+
     @property
     def config_hint(self) -> str:
-        """How the user would name this run's configuration: ` -c demo run_dir=…`, or nothing for the defaults."""
-        return f" -c {self.profile}"
+        """How the user would name this run again: ` -c demo`, with ` run_dir=…` if they chose one."""
+        chosen = f" run_dir={shlex.quote(self.run_dir)}" if "run_dir" in self.command_line else ""
+        return f" -c {self.profile}{chosen}"
 
 
 Main = Callable[[Any, StageRun], StageResult]
@@ -108,6 +112,7 @@ def execute(resolved: Resolved[Any], main: Main, verbose: bool = False) -> str |
             resolved.explicit,
             resolved.command_line,
             logging.getLogger(LOGGER),
+            resolved.config.run_dir,
         )
         check_inputs(resolved)
         mark_started(folder, resolved.stage)
@@ -125,6 +130,7 @@ def execute(resolved: Resolved[Any], main: Main, verbose: bool = False) -> str |
             outputs=_outputs(folder, result.outputs),
             counts=result.counts,
             metrics=result.metrics,
+            failure=result.failure,
             started=begun.isoformat(timespec="seconds"),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             seconds=round(seconds, 2),

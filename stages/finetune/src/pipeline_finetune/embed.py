@@ -51,7 +51,9 @@ class EmbedTraining:
         self.local_batch = limits.local_batch
         self.micro_tokens = micro_batch_tokens(limits.micro_batch_tokens, self.device)
         longest = max(encoder.contract.query_max_length, encoder.contract.passage_max_length)
-        self.held_tokens = activation_tokens(limits.activation_tokens, encoder.model.config, longest, self.device)
+        self.held_tokens = activation_tokens(
+            limits.activation_tokens, encoder.model.config, longest, dtype, self.device
+        )
 
     @classmethod
     def prepare(

@@ -75,7 +75,7 @@ def main(config: PrepConfig, run: StageRun) -> StageResult:
         counts=counts(made),
         metrics={"mining": mining_section(mined)},
         headline=headline(made),
-        next_command=f"pipeline {run.family.name} finetune -c {run.profile}",
+        next_command=f"pipeline {run.family.name} finetune{run.config_hint}",
     )
 
 
