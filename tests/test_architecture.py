@@ -10,7 +10,8 @@ from pipeline.family import STAGES
 from pipeline.home import workspace
 
 
-def test_the_import_contracts_hold(capsys):
+def test_the_import_contracts_hold(capsys, monkeypatch):
+    monkeypatch.setattr("logging.config.dictConfig", lambda _: None)  # it would silence our loggers in later tests
     code = lint_imports(config_filename=str(workspace() / "pyproject.toml"), no_cache=True)
     assert code == 0, capsys.readouterr().out
 

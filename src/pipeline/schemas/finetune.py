@@ -33,12 +33,12 @@ class FinetuneConfig(ModelLoading, StageConfig):
     local_batch_size: int = key(4, "Queries per process and micro-batch when the loss sees one query's passages alone.",
                                 gt=0)
     micro_batch_tokens: int | None = key(
-        None, "Tokens sent through the model at once; null takes 2,048 on a CPU (its caches) and 16,384 on a GPU.", gt=0,
-        affects_output=False,
+        None, "Tokens sent through the model at once; null takes 2,048 on a CPU (its caches) and 16,384 on a GPU.",
+        gt=0, affects_output=False,
     )
     activation_tokens: int | None = key(
-        None, "Most tokens whose activations are held at once; a larger step is split. null: from the free memory.", gt=0,
-        affects_output=False,
+        None, "Most tokens whose activations are held at once; a larger step is split. null: from the free memory.",
+        gt=0, affects_output=False,
     )
     learning_rate: float = key(1e-5, "Peak learning rate.", gt=0)
     lr_warmup_steps: int = key(5, "Steps of linear warm-up; held below the number of steps.", ge=0)
@@ -59,9 +59,10 @@ class FinetuneConfig(ModelLoading, StageConfig):
                                       affects_output=False)
     val_every_steps: int = key(100, "Steps between validations; shortened for short runs.", gt=0, affects_output=False)
     keep_checkpoints: int = key(2, "Newest checkpoints kept, besides the best.", ge=1, affects_output=False)
-    select_best: bool = key(False, "Publish the checkpoint with the best validation score instead of the last.")
+    select_best: bool = key(False, "Publish the checkpoint with the lowest validation loss instead of the last.")
     resume: Literal["auto", "never", "must"] = key(
-        "auto", "`auto` continues the same run and sets another one aside; `never` starts anew; `must` continues or fails.",
+        "auto",
+        "`auto` continues the same run and sets another one aside; `never` starts anew; `must` continues or fails.",
         affects_output=False,
     )
 

@@ -10,6 +10,7 @@ import torch
 from pipeline_finetune.data import load_rows, load_val_rows
 from pipeline_finetune.embed import EmbedTraining, Limits, set_dropout
 from pipeline_finetune.losses.infonce import InfoNCE
+from pipeline_finetune.validation import ranking_metrics
 
 from pipeline.contract import EncodingContract
 from pipeline.retrieval.encoder import BiEncoder
@@ -101,3 +102,14 @@ def test_validation_ranks_the_positive_among_its_own_negatives(make_training, tr
     assert values["val_rows"] == len(ranks) == 6
     assert values["val_acc1"] == pytest.approx(np.mean(np.array(ranks) == 1))
     assert values["val_mrr"] == pytest.approx(np.mean(1 / np.array(ranks)))
+
+
+def test_ranking_metrics_by_hand():
+    scores = torch.tensor([[0.9, 0.1, -torch.inf], [0.5, 0.5, 0.2], [0.1, 0.3, 0.2]])
+    values = ranking_metrics(scores, temperature=0.5)
+    assert values["val_acc1"] == pytest.approx(1 / 3)
+    assert values["val_mrr"] == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
+    expected = np.mean(
+        [-math.log(math.exp(row[0] / 0.5) / sum(math.exp(s / 0.5) for s in row)) for row in scores.tolist()]
+    )
+    assert values["val_loss"] == pytest.approx(expected, abs=1e-6)

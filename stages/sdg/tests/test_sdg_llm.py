@@ -61,6 +61,17 @@ def test_an_answer_is_paid_for_once_even_by_another_process(bench: Bench, endpoi
     assert (sent["temperature"], sent["top_p"], sent["seed"]) == (0.6, 0.95, 1)
 
 
+def test_the_same_request_at_the_same_time_is_made_once(bench: Bench, endpoint: Any) -> None:
+    endpoint.delay = 0.1
+
+    async def twice(caller: Caller) -> list[Any]:
+        return await asyncio.gather(*(caller.chat(QA, messages(), SCHEMA) for _ in range(4)))
+
+    _, usage = bench.run(twice)
+    assert endpoint.calls.total() == 1
+    assert (usage.calls_made, usage.calls_reused) == (1, 3)
+
+
 def test_rate_limits_and_server_errors_are_waited_out(bench: Bench, endpoint: Any) -> None:
     answers = {1: (429, {"Retry-After": "1"}, "{}"), 2: (500, {"Retry-After-Ms": "10"}, "{}")}
     endpoint.misbehave = lambda body, number: answers.get(number)

@@ -171,6 +171,7 @@ def test_small_models_are_asked_about_one_statement_each() -> None:
         ('{"question": "Why does the level of the water not sink at night?"}', None),
         ('{"question": "Why does a boat sink in a storm?"}', "speaks of things the source does not"),
         ('{"question": "What does L-405 mean?"}', "has a code or number that the source does not"),
+        ('{"question": "How much raw water is 20 percent of the level?"}', "asks for an amount and names one"),
         ('{"question": "How is the level?"}', "is too general"),
         ('{"question": "The level does not sink."}', "is no question"),
         ('{"question": "What does', "answer is not JSON"),

@@ -50,6 +50,8 @@ def test_a_dropped_type_gives_its_share_to_the_others() -> None:
         ("What is the purpose of the text?", "speaks of the text instead of the matter"),
         ("What does the author say about the shuttle?", "speaks of the text instead of the matter"),
         ('{"question": "How often does it run?"}', "leaks JSON or markup"),
+        ('How often does it run?", "answer": "never"}', "leaks JSON or markup"),
+        ("What does rate(trips[5m]) say about {shuttle=3} parts?", None),
         ("1. How often? 2. Which pause does it make?", "is an enumeration"),
         ("How does the shuttle trip and the shuttle trip and the shuttle trip end?", "repeats itself"),
         ("The wiper shuttle makes one trip every 90 minutes?", "copies the source"),

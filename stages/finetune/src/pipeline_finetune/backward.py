@@ -29,7 +29,7 @@ def backward(
         batches: item indices; together they hold every item exactly once.
     """
     if hold or len(batches) == 1:
-        loss = loss_of(_in_order([encode(batch) for batch in batches], batches))
+        loss = loss_of(in_order([encode(batch) for batch in batches], batches))
         loss.backward()
         return loss.detach()
     states, parts = [], []
@@ -38,7 +38,7 @@ def backward(
             states.append(random_state(device))
             parts.append(encode(batch))
     after = random_state(device)
-    outputs = _in_order(parts, batches).requires_grad_()
+    outputs = in_order(parts, batches).requires_grad_()
     loss = loss_of(outputs)
     loss.backward()
     gradient = outputs.grad
@@ -50,7 +50,8 @@ def backward(
     return loss.detach()
 
 
-def _in_order(parts: Sequence[torch.Tensor], batches: Sequence[Sequence[int]]) -> torch.Tensor:
+def in_order(parts: Sequence[torch.Tensor], batches: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Rows of sub-batches put back in item order."""
     joined = torch.cat(list(parts))
     order = torch.as_tensor([index for batch in batches for index in batch], device=joined.device)
     return joined[order.argsort()]

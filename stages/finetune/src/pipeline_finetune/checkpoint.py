@@ -74,6 +74,8 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(f"{_TEMPORARY}*"):
             shutil.rmtree(leftover)
+        for leftover in self.folder.glob(f".{LATEST}.*"):
+            leftover.unlink()
         existing = self.all()
         newest = existing[-1] if existing else None
         mine = newest is not None and newest.state["fingerprint"] == fingerprint

@@ -22,7 +22,10 @@ log = logging.getLogger("pipeline")
 
 
 class TokenTable:
-    """Token ids of many texts in one int32 array; text `i` is `tokens[offsets[i] : offsets[i + 1]]`."""
+    """Token ids of many texts in one int32 array; text `i` is `tokens[offsets[i] : offsets[i + 1]]`.
+
+    `lengths` (int64 [n]) are the tokens of each text.
+    """
 
     def __init__(self, texts: Sequence[str], tokenize: Tokenize) -> None:
         parts: list[np.ndarray] = [np.empty(0, np.int32)]
@@ -33,17 +36,13 @@ class TokenTable:
                 lengths.append(len(ids))
         self.tokens = np.concatenate(parts)
         self.offsets = np.cumsum(lengths, dtype=np.int64)
+        self.lengths = np.diff(self.offsets)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self.tokens[self.offsets[index] : self.offsets[index + 1]]
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens of each text, int64 [n]."""
-        return np.diff(self.offsets)
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,18 @@ def load_rows(path: Path, *, need_negatives: bool) -> LoadedRows:
         PipelineError: an unknown passage, an empty question, no rows, or rows without a negative where the loss
             needs one. The message names the file, the row and the id.
     """
+    return _checked(path, TrainingFile.load(path), need_negatives)
+
+
+def load_val_rows(path: Path | None) -> LoadedRows | None:
+    """Validation rows, None where there are none: no path, no file, an empty file or no rows in it."""
+    if path is None or not path.is_file() or not path.stat().st_size:
+        return None
     file = TrainingFile.load(path)
+    return _checked(path, file, need_negatives=False) if file.rows else None
+
+
+def _checked(path: Path, file: TrainingFile, need_negatives: bool) -> LoadedRows:
     if not file.rows:
         raise PipelineError(f"{path}: holds no rows", fix="look at prep's summary: every question was filtered out")
     corpus = read_corpus(file.corpus_path)
@@ -117,13 +127,6 @@ def load_rows(path: Path, *, need_negatives: bool) -> LoadedRows:
             fix="mine negatives in prep (hard_negatives_to_mine), or train with in_batch_negatives=true",
         )
     return LoadedRows(file.rows, corpus, file.corpus_path)
-
-
-def load_val_rows(path: Path | None) -> LoadedRows | None:
-    """Validation rows, None where there are none: no path, no file, an empty file or no rows in it."""
-    if path is None or not path.is_file() or not path.stat().st_size or not TrainingFile.load(path).rows:
-        return None
-    return load_rows(path, need_negatives=False)
 
 
 def known_positives(rows: Sequence[TrainingRow]) -> list[set[str]]:
@@ -152,28 +155,28 @@ def build_data(
     index: dict[tuple[str, str], int] = {}
     texts: list[str] = []
 
-    def number_of(item: str, corpus: dict[str, Passage]) -> int:
-        passage = corpus[item]
-        name = (item, passage.text)  # two files may use one id for different texts
+    def number_of(passage: Passage) -> int:
+        name = (passage.id, passage.text)  # two files may use one id for different texts
         if name not in index:
             index[name] = len(texts)
             texts.append(format_passage(passage.text, passage.title))
         return index[name]
 
     def table(loaded: LoadedRows) -> RowTable:
-        rows, corpus = loaded.rows, loaded.corpus
+        rows, corpus, known = loaded.rows, loaded.corpus, known_positives(loaded.rows)
+        positive = np.array([number_of(corpus[row.positives[0]]) for row in rows])
         negatives = np.full((len(rows), n_passages - 1), MISSING, np.int64)
-        known_indices, all_known = [], known_positives(rows)
-        for number, (row, known) in enumerate(zip(rows, all_known, strict=True)):
-            chosen = [number_of(item, corpus) for item in _negatives(row, known)[: n_passages - 1]]
-            negatives[number, : len(chosen)] = chosen
-            known_indices.append(np.array(sorted(number_of(item, corpus) for item in known if item in corpus)))
+        for number, row in enumerate(rows):
+            chosen = _negatives(row, known[number])[: n_passages - 1]
+            negatives[number, : len(chosen)] = [number_of(corpus[item]) for item in chosen]
+        # A known positive that no row names can never be a candidate: nothing to mask, nothing to tokenise.
+        named = ([(item, corpus[item].text) for item in items if item in corpus] for items in known)
         return RowTable(
             question_ids=[row.question_id for row in rows],
             queries=TokenTable([format_query(row.question) for row in rows], tokenize_queries),
-            positive=np.array([number_of(row.positives[0], corpus) for row in rows]),
+            positive=positive,
             negatives=negatives,
-            known=known_indices,
+            known=[np.array([index[name] for name in names if name in index]) for names in named],
         )
 
     train_table = table(train)

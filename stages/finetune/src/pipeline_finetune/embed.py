@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.retrieval.batching import token_batches
 from pipeline.retrieval.encoder import BiEncoder
-from pipeline_finetune.backward import backward
+from pipeline_finetune.backward import backward, in_order
 from pipeline_finetune.consolidated import save_consolidated
 from pipeline_finetune.data import MISSING, LoadedRows, RowTable, TrainingData, build_data
 from pipeline_finetune.groups import Group, make_group
@@ -20,6 +20,9 @@ from pipeline_finetune.losses.infonce import InfoNCE
 from pipeline_finetune.memory import activation_tokens, micro_batch_tokens
 from pipeline_finetune.strategy import StepResult
 from pipeline_finetune.throughput import training_flops
+from pipeline_finetune.validation import ranking_metrics
+
+_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -87,16 +90,17 @@ class EmbedTraining:
         """The whole step if it fits in memory or its rows compete with each other; else local batches one by one."""
         table = self.data.train
         whole = make_group(table, rows, in_batch_negatives=self.in_batch_negatives)
-        if self.in_batch_negatives or sum(self._lengths(table, whole)) <= self.held_tokens:
+        if self.in_batch_negatives or sum(self._lengths(table, rows, whole.passages)) <= self.held_tokens:
             return [whole]
         parts = [rows[start : start + self.local_batch] for start in range(0, len(rows), self.local_batch)]
         return [make_group(table, part, in_batch_negatives=False) for part in parts]
 
     def _step(self, group: Group, share: float) -> StepResult:
         """Gradients of a group that is `share` of its step."""
-        lengths = self._lengths(self.data.train, group)
+        table, rows, passages = self.data.train, group.rows, group.passages
+        lengths = self._lengths(table, rows, passages)
         batches = token_batches(lengths, self.micro_tokens)
-        n_queries = len(group.rows)
+        n_queries = len(rows)
         positive = torch.as_tensor(group.positive, device=self.device)
         candidates = torch.as_tensor(group.candidates, device=self.device)
 
@@ -104,7 +108,7 @@ class EmbedTraining:
             return share * self.loss(vectors[:n_queries], vectors[n_queries:], positive, candidates)
 
         loss = backward(
-            lambda items: self._encode(self.data.train, group, items),
+            lambda items: self._encode(table, rows, passages, items),
             batches,
             loss_of,
             hold=sum(lengths) <= self.held_tokens,
@@ -117,47 +121,47 @@ class EmbedTraining:
             flops=training_flops(self.model, lengths),
         )
 
-    def _lengths(self, table: RowTable, group: Group) -> list[int]:
-        """Tokens of the group's texts: its queries, then its passages."""
-        queries, passages = table.queries.lengths[group.rows], self.data.passages.lengths[group.passages]
-        return [*queries.tolist(), *passages.tolist()]
+    def _lengths(self, table: RowTable, rows: np.ndarray, passages: np.ndarray) -> list[int]:
+        """Tokens of each text: the rows' queries, then the passages."""
+        return [*table.queries.lengths[rows].tolist(), *self.data.passages.lengths[passages].tolist()]
 
-    def _encode(self, table: RowTable, group: Group, items: Sequence[int]) -> torch.Tensor:
-        """Vectors of some of the group's texts (numbered as in `_lengths`): fp32 [len(items), D]."""
-        first = len(group.rows)
+    def _encode(self, table: RowTable, rows: np.ndarray, passages: np.ndarray, items: Sequence[int]) -> torch.Tensor:
+        """Vectors of some of the texts (numbered as in `_lengths`): fp32 [len(items), D]."""
+        first = len(rows)
         tokens = [
-            table.queries[group.rows[item]] if item < first else self.data.passages[group.passages[item - first]]
-            for item in items
+            table.queries[rows[item]] if item < first else self.data.passages[passages[item - first]] for item in items
         ]
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.model(*self.model.collate(tokens)).float()
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float] | None:
-        """Rank each validation row's positive among its own negatives: mean loss, share at rank 1, mean 1 / rank."""
+        """Rank each validation row's positive among its own negatives; rows without negatives say nothing."""
         table = self.data.val
         rows = np.flatnonzero((table.negatives != MISSING).any(axis=1)) if table else np.empty(0, np.int64)
         if table is None or not len(rows):
             return None
-        group = make_group(table, rows, in_batch_negatives=False)
+        named = np.concatenate([table.positive[rows, None], table.negatives[rows]], axis=1)
+        passages = np.unique(named[named != MISSING])
         self.model.eval()
-        batches = token_batches(self._lengths(table, group), self.micro_tokens)
-        vectors = torch.cat([self._encode(table, group, batch) for batch in batches])
+        vectors = self._embed(table, rows, passages)
         self.model.train()
-        order = torch.as_tensor([item for batch in batches for item in batch], device=self.device)
-        vectors = vectors[order.argsort()]
-        queries, passages = vectors[: len(rows)], vectors[len(rows) :]
-        positive = torch.as_tensor(group.positive, device=self.device)
-        candidates = torch.as_tensor(group.candidates, device=self.device)
-        loss = self.loss(queries, passages, positive, candidates)
-        scores = (queries @ passages.T).masked_fill(~candidates, -torch.inf)
-        ranks = (scores >= scores.gather(1, positive[:, None])).sum(1).clamp(min=1).float()  # ties count against it
-        return {
-            "val_loss": float(loss),
-            "val_acc1": float((ranks == 1).float().mean()),
-            "val_mrr": float((1 / ranks).mean()),
-            "val_rows": len(rows),
-        }
+        columns = torch.as_tensor(np.searchsorted(passages, named).clip(max=len(passages) - 1))
+        missing = torch.as_tensor(named == MISSING)
+        queries, found = vectors[: len(rows)], vectors[len(rows) :]
+        scores = torch.cat(
+            [
+                (found[columns[start : start + _ROWS]] @ queries[start : start + _ROWS, :, None]).squeeze(-1)
+                for start in range(0, len(rows), _ROWS)
+            ]
+        )
+        return ranking_metrics(scores.masked_fill(missing, -torch.inf), self.loss.temperature)
+
+    @torch.no_grad()
+    def _embed(self, table: RowTable, rows: np.ndarray, passages: np.ndarray) -> torch.Tensor:
+        """Vectors of rows' queries, then of passages, on the CPU."""
+        batches = token_batches(self._lengths(table, rows, passages), self.micro_tokens)
+        parts = [self._encode(table, rows, passages, batch).cpu() for batch in batches]
+        return in_order(parts, batches)
 
     def save(self, folder: Path) -> Path:
         return save_consolidated(self.model, folder)

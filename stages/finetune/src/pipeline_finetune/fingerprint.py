@@ -26,7 +26,7 @@ def run_fingerprint(
     settings = {
         name: getattr(config, name)
         for name, item in keys_of(type(config)).items()
-        if item.spec.affects_output and not item.spec.reads
+        if item.spec.affects_output and not item.spec.reads and name not in _PUBLISHING
     }
     plan = {name: value for name, value in dataclasses.asdict(schedule).items() if name in _PLAN}
     described = {
@@ -39,6 +39,7 @@ def run_fingerprint(
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+_PUBLISHING = {"select_best"}  # which checkpoint is used, not how it is trained
 _PLAN = ("rows", "global_batch", "total_steps", "warmup_steps")
 
 

@@ -132,7 +132,8 @@ def _fit_batch(
         if not scaled and batch != asked:
             reason = f"fitted from {asked} to the rows and processes"
     processes = f"{world} process{'es' if world > 1 else ''}"
-    line = f"batch: {batch} queries per step ({reason}) = {processes} x {local} x {batch // (local * world)}"
+    parts = f"{processes} x {batch // (local * world)} local batches of {local}"
+    line = f"batch: {batch} queries per step ({reason}), {parts}"
     return replace(keys, global_batch_size=batch, local_batch_size=local), [line]
 
 

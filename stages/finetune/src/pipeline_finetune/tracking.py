@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import PipelineError
 from pipeline.run.files import read_jsonl, write_jsonl
 from pipeline.run.progress import duration
 
@@ -32,6 +33,9 @@ def train_log(folder: Path) -> Iterator[None]:
     steps.addHandler(handler)
     try:
         yield
+    except PipelineError as error:  # the terminal gets it from the runner
+        steps.error("error: %s", error)
+        raise
     finally:
         main.removeHandler(handler)
         steps.removeHandler(handler)

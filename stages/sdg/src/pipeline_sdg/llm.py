@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import openai
@@ -101,6 +102,7 @@ class Caller:
             for item in self._endpoints.values()
         }
         self._failed_in_a_row = 0
+        self._under_way: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def __aenter__(self) -> Caller:
         return self
@@ -124,20 +126,21 @@ class Caller:
         key = call_key(
             role=role, model=endpoint.model, endpoint=endpoint.identity, messages=messages, schema=schema, **sampling
         )
-        known = self._journal.get(key)
-        if known:
-            state.usage.count(known, reused=True)
-            return known
-        body = {"model": endpoint.model, "messages": messages, **sampling}
-        try:
-            reply = await self._chat(endpoint, state, body, schema)
-        except CallFailed as error:
-            self._note_failure(endpoint, state, error)
-            raise
-        self._failed_in_a_row = 0
-        self._journal.put(key, role, endpoint.model, reply)
-        state.usage.count(reply, reused=False)
-        return reply
+        async with self._under_way.setdefault(key, asyncio.Lock()):  # the same document twice is asked about once
+            known = self._journal.get(key)
+            if known:
+                state.usage.count(known, reused=True)
+                return known
+            body = {"model": endpoint.model, "messages": messages, **sampling}
+            try:
+                reply = await self._chat(endpoint, state, body, schema)
+            except CallFailed as error:
+                self._note_failure(endpoint, state, error)
+                raise
+            self._failed_in_a_row = 0
+            self._journal.put(key, role, endpoint.model, reply)
+            state.usage.count(reply, reused=False)
+            return reply
 
     async def embed(self, role: str, texts: list[str]) -> np.ndarray:
         """Vectors (len(texts), dimension) float32; only texts the journal does not know are sent."""

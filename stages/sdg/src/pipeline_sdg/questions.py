@@ -36,6 +36,7 @@ _DURATION = re.compile(
 )
 _CONDITION = re.compile(r"\b(?:if|when|while|unless|until)\b", re.IGNORECASE)
 _DUTY = re.compile(r"\b(?:must|should|need|never|only|may|can)\b", re.IGNORECASE)
+_ASKS_AMOUNT = re.compile(r"how (?:many|much|long|often)\b|what is the (?:value|number|amount)\b", re.IGNORECASE)
 _REASONING = {
     "causal": re.compile(r"why\b|what happens\b", re.IGNORECASE),
     "temporal": re.compile(r"when\b|how (?:long|often)\b", re.IGNORECASE),
@@ -162,6 +163,8 @@ def fault_of(question: str, window: Window, statement: Statement) -> str | None:
         return reason
     if invented_codes(question, source):
         return "has a code or number that the source does not"
+    if _ASKS_AMOUNT.match(question) and any(word[0].isdigit() for word in words(question)):
+        return "asks for an amount and names one"
     asked = content_words(question)
     if not asked & content_words(statement.text):
         return "has no word of its statement"

@@ -17,11 +17,11 @@ _WORD = re.compile(r"[^\W_]+(?:[-.'’/:_][^\W_]+)*")
 _NEVER_LAST = frozenset({"a", "an", "and", "as", "because", "if", "or", "than", "the", "their", "your"})
 _META = re.compile(
     r"\b(?:(?:the|this|that|these|given|above|provided|following|according to the)\s+)?"
-    r"(?:text|passage|paragraph|document|segment|excerpt|author|writer|transcript|statement|json)s?\b",
+    r"(?:text|passage|paragraph|document|segment|excerpt|author|writer|transcript|statement|context|story|json)s?\b",
     re.IGNORECASE,
 )
 _ENUMERATION = re.compile(r"(?:^|\s)(?:\d+[.)]|[a-e]\)|[-*•])\s")
-_JSON_LEAK = re.compile(r"[{}\[\]\\]|\"\s*[:,]|```")
+_JSON_LEAK = re.compile(r"^\s*[{\[]|[{,]\s*\"|\"\s*[:\]}]|```")
 _LEADING_MARK = re.compile(r"^\s*(?:(?:Q|question)?\s*\d*\s*[.):]|[-*•])\s+", re.IGNORECASE)
 _FUNCTION_WORDS = frozenset(
     """
