@@ -29,14 +29,20 @@ class TestSet:
 
 def write_beir(folder: Path, test_set: TestSet, split: str = "test") -> Path:
     """Write a BEIR folder. Passages carry their source files in `metadata.documents`."""
-    write_jsonl(folder / "corpus.jsonl", (
-        {"_id": item.id, "title": item.title, "text": item.text, "metadata": {"documents": list(item.documents)}}
-        for item in test_set.corpus.values()
-    ))
-    write_jsonl(folder / "queries.jsonl", (
-        {"_id": key, "text": text, "metadata": test_set.metadata.get(key, {})}
-        for key, text in test_set.queries.items()
-    ))
+    write_jsonl(
+        folder / "corpus.jsonl",
+        (
+            {"_id": item.id, "title": item.title, "text": item.text, "metadata": {"documents": list(item.documents)}}
+            for item in test_set.corpus.values()
+        ),
+    )
+    write_jsonl(
+        folder / "queries.jsonl",
+        (
+            {"_id": key, "text": text, "metadata": test_set.metadata.get(key, {})}
+            for key, text in test_set.queries.items()
+        ),
+    )
     with atomic_open(folder / "qrels" / f"{split}.tsv") as stream:
         stream.write("query-id\tcorpus-id\tscore\n")
         for query, passages in test_set.qrels.items():
@@ -51,7 +57,9 @@ def read_beir(folder: Path, split: str = "test", name: str | None = None) -> Tes
         PipelineError: a file is missing or malformed, or a judgement names an unknown passage or question.
     """
     corpus_file, query_file, qrels_file = (
-        folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / f"{split}.tsv"
+        folder / "corpus.jsonl",
+        folder / "queries.jsonl",
+        folder / "qrels" / f"{split}.tsv",
     )
     for path in (corpus_file, query_file, qrels_file):
         if not path.is_file():

@@ -35,11 +35,13 @@ def write_corpus(folder: Path, passages: Iterable[Passage], corpus_id: str) -> P
     import pyarrow.parquet as pq
 
     rows = list(passages)
-    table = pa.table({
-        "id": [row.id for row in rows],
-        "text": [row.text for row in rows],
-        "title": [row.title for row in rows],
-    })
+    table = pa.table(
+        {
+            "id": [row.id for row in rows],
+            "text": [row.text for row in rows],
+            "title": [row.title for row in rows],
+        }
+    )
     with atomic_open(folder / CORPUS_FILE, "wb") as stream:
         pq.write_table(table, stream)
     write_json(folder / METADATA_FILE, {"corpus_id": corpus_id, "class": "TextQADataset"})
@@ -62,6 +64,4 @@ def read_corpus(folder: Path) -> dict[str, Passage]:
         raise PipelineError(f"{path}: lacks the columns {sorted(missing)}, found {table.column_names}")
     ids, texts = table["id"].to_pylist(), table["text"].to_pylist()
     titles = table["title"].to_pylist() if "title" in table.column_names else [""] * len(ids)
-    return {
-        str(key): Passage(str(key), text, title or "") for key, text, title in zip(ids, texts, titles, strict=True)
-    }
+    return {str(key): Passage(str(key), text, title or "") for key, text, title in zip(ids, texts, titles, strict=True)}

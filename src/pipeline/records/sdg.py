@@ -34,8 +34,10 @@ def record_files(path: Path) -> list[Path]:
         raise PipelineError(f"{path} does not exist", fix="run sdg first, or set sdg_input_path")
     batches = sorted(path.glob("generated_batch*.json*"), key=_natural)
     found = batches or sorted(
-        item for item in path.iterdir()
-        if item.suffix in (".json", ".jsonl") and not item.name.startswith(".")
+        item
+        for item in path.iterdir()
+        if item.suffix in (".json", ".jsonl")
+        and not item.name.startswith(".")
         and item.name not in (HANDOFF, "manifest.json", "usage.json")
     )
     if not found and (path / HANDOFF).is_file():

@@ -67,7 +67,7 @@ class TrainingFile:
         corpus = document["corpus"]
         corpus = corpus[0] if isinstance(corpus, list) and len(corpus) == 1 else corpus
         if not isinstance(corpus, dict) or "path" not in corpus:
-            raise PipelineError(f"{path}: `corpus` must be one {{\"path\": FOLDER}}")
+            raise PipelineError(f'{path}: `corpus` must be one {{"path": FOLDER}}')
         rows = [_row(path, number, item) for number, item in enumerate(document["data"])]
         extra = {name: value for name, value in document.items() if name not in ("corpus", "data")}
         return cls((path.parent / corpus["path"]).resolve(), rows, extra)
@@ -84,8 +84,16 @@ def _row(path: Path, number: int, item: Any) -> TrainingRow:
     if not positives:
         raise PipelineError(f"{path}: row {number} ({item['question_id']}) has no positive in pos_doc")
     extra = {name: value for name, value in item.items() if name not in REQUIRED}
-    return TrainingRow(str(item["question_id"]), str(item["question"]), str(item["corpus_id"]), positives, negatives,
-                       positive_scores, negative_scores, extra)
+    return TrainingRow(
+        str(item["question_id"]),
+        str(item["question"]),
+        str(item["corpus_id"]),
+        positives,
+        negatives,
+        positive_scores,
+        negative_scores,
+        extra,
+    )
 
 
 def _references(items: list[Any]) -> tuple[list[str], dict[str, float]]:

@@ -81,8 +81,12 @@ class BiEncoder(nn.Module):
         if not texts:
             return []
         cut = self.tokenizer(
-            list(texts), truncation=True, max_length=self.contract.max_length(kind), padding=False,
-            return_attention_mask=False, return_token_type_ids=False,
+            list(texts),
+            truncation=True,
+            max_length=self.contract.max_length(kind),
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
         )
         return cut["input_ids"]
 

@@ -78,7 +78,8 @@ def top_k_below(
     """
     k = min(k, len(passages))
     found = Below(
-        np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64),
+        np.full((len(queries), k), -np.inf, np.float32),
+        np.full((len(queries), k), -1, np.int64),
         np.zeros(len(queries), np.int64),
     )
     order = np.argsort(excluded[0], kind="stable")

@@ -19,8 +19,10 @@ class EvalConfig(ModelLoading, StageConfig):
 
     output_dir: str = key("${run_dir}/stage3_eval", "Folder for the results.", affects_output=False)
     finetuned_model_path: str = key(
-        "${run_dir}/stage2_finetune/checkpoints/LATEST/model/consolidated", "The tuned model.",
-        reads="finetune", optional_input=True,
+        "${run_dir}/stage2_finetune/checkpoints/LATEST/model/consolidated",
+        "The tuned model.",
+        reads="finetune",
+        optional_input=True,
     )
     eval_data_path: str = key(
         "${run_dir}/stage1_data_prep/eval_beir", "BEIR folder of the main test set.", reads="prep"
@@ -35,7 +37,8 @@ class EvalConfig(ModelLoading, StageConfig):
         "null: they must fit this run's passages.",
     )
     corpus_dir: str = key(
-        "./data/corpus", "The documents of this run, to know whether the question sets belong to them.",
+        "./data/corpus",
+        "The documents of this run, to know whether the question sets belong to them.",
         affects_output=False,
     )
     k_values: list[int] = key([1, 5, 10, 100], "Cut-offs of the metrics.")

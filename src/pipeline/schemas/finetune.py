@@ -21,8 +21,10 @@ class FinetuneConfig(ModelLoading, StageConfig):
         "${run_dir}/stage1_data_prep/train_mined.automodel_unrolled.json", "Training rows.", reads="prep"
     )
     val_data_path: str | None = key(
-        "${run_dir}/stage1_data_prep/val.json", "Validation rows; null or an empty file trains without.",
-        reads="prep", optional_input=True,
+        "${run_dir}/stage1_data_prep/val.json",
+        "Validation rows; null or an empty file trains without.",
+        reads="prep",
+        optional_input=True,
     )
     num_epochs: int = key(3, "Passes over the training rows.", gt=0)
     max_steps: int | None = key(None, "Stop after this many optimizer steps.", gt=0)
@@ -30,15 +32,20 @@ class FinetuneConfig(ModelLoading, StageConfig):
     auto_scale_batch: bool = key(
         True, "Fewer than 2,000 rows: scale global_batch_size down, unless you set it (command line or your own YAML)."
     )
-    local_batch_size: int = key(4, "Queries per process and micro-batch when the loss sees one query's passages alone.",
-                                gt=0)
+    local_batch_size: int = key(
+        4, "Queries per process and micro-batch when the loss sees one query's passages alone.", gt=0
+    )
     micro_batch_tokens: int | None = key(
-        None, "Tokens sent through the model at once; null takes 2,048 on a CPU (its caches) and 16,384 on a GPU.",
-        gt=0, affects_output=False,
+        None,
+        "Tokens sent through the model at once; null takes 2,048 on a CPU (its caches) and 16,384 on a GPU.",
+        gt=0,
+        affects_output=False,
     )
     activation_tokens: int | None = key(
-        None, "Most tokens whose activations are held at once; a larger step is split. null: from the free memory.",
-        gt=0, affects_output=False,
+        None,
+        "Most tokens whose activations are held at once; a larger step is split. null: from the free memory.",
+        gt=0,
+        affects_output=False,
     )
     learning_rate: float = key(1e-5, "Peak learning rate.", gt=0)
     lr_warmup_steps: int = key(5, "Steps of linear warm-up; held below the number of steps.", ge=0)
@@ -55,8 +62,9 @@ class FinetuneConfig(ModelLoading, StageConfig):
     )
     train_n_passages: int = key(5, "Passages per query: 1 positive and the rest hard negatives.", ge=2)
     temperature: float = key(0.02, "Scores are divided by this before the softmax.", gt=0)
-    checkpoint_every_steps: int = key(100, "Steps between checkpoints; shortened for short runs.", gt=0,
-                                      affects_output=False)
+    checkpoint_every_steps: int = key(
+        100, "Steps between checkpoints; shortened for short runs.", gt=0, affects_output=False
+    )
     val_every_steps: int = key(100, "Steps between validations; shortened for short runs.", gt=0, affects_output=False)
     keep_checkpoints: int = key(2, "Newest checkpoints kept, besides the best.", ge=1, affects_output=False)
     select_best: bool = key(False, "Publish the checkpoint with the lowest validation loss instead of the last.")
@@ -88,8 +96,10 @@ class RerankFinetuneConfig(FinetuneConfig):
         "${run_dir}/stage1_prep/train_mined.automodel_unrolled.json", "Training rows.", reads="prep"
     )
     val_data_path: str | None = key(
-        "${run_dir}/stage1_prep/val.json", "Validation rows; null or an empty file trains without.",
-        reads="prep", optional_input=True,
+        "${run_dir}/stage1_prep/val.json",
+        "Validation rows; null or an empty file trains without.",
+        reads="prep",
+        optional_input=True,
     )
     base_model: str = key(
         "nvidia/llama-nemotron-rerank-1b-v2", "Hub id, local folder, or `embedded:all-MiniLM-L6-v2`.", reads="user"

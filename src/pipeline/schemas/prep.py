@@ -17,7 +17,8 @@ class PrepConfig(TextFormat, ModelLoading, StageConfig):
     output_dir: str = key("${run_dir}/stage1_data_prep", "Folder of the training and test files.", affects_output=False)
     corpus_id: str = key("my_corpus", "Name of the corpus, kept in the training files.")
     sdg_input_path: str = key(
-        "${run_dir}/stage0_sdg", "SDG output: a file or a folder of generated_batch*.json; JSON or JSON Lines.",
+        "${run_dir}/stage0_sdg",
+        "SDG output: a file or a folder of generated_batch*.json; JSON or JSON Lines.",
         reads="sdg",
     )
     quality_threshold: float = key(7.0, "Judged pairs below this score are dropped; unjudged are kept.", ge=0, le=10)
@@ -28,8 +29,10 @@ class PrepConfig(TextFormat, ModelLoading, StageConfig):
         5, "Most positives of a training row; the rest is cut, counted, never a negative. The test set keeps all.", gt=0
     )
     round_trip_top_k: int | None = key(
-        None, "Keep a train or val question only if the base model finds a positive in its top k; null keeps all. "
-        "The test split is never filtered.", gt=0,
+        None,
+        "Keep a train or val question only if the base model finds a positive in its top k; null keeps all. "
+        "The test split is never filtered.",
+        gt=0,
     )
     hard_negatives_to_mine: int = key(5, "Hard negatives for each question.", gt=0)
     hard_neg_margin: float = key(0.95, "A negative scores at most positive - (1 - margin) * |positive|.", gt=0, le=1)

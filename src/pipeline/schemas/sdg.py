@@ -40,7 +40,8 @@ class SdgConfig(StageConfig):
     )
 
     qa_format: Literal["full", "questions"] = key(
-        "full", "`full`: typed pairs with hops, for capable models; `questions`: one plain question for each of the "
+        "full",
+        "`full`: typed pairs with hops, for capable models; `questions`: one plain question for each of the "
         "richest sentences of a window, for very small models. The answer is then the sentence.",
     )
     artifacts: bool = key(True, "First extract concepts, entities and terms, then ask about them (`full` only).")
@@ -63,14 +64,17 @@ class SdgConfig(StageConfig):
     provider: str | None = key(None, "Sets the provider of every role at once. " + _PROVIDER)
     base_url: str | None = key(None, "Address of an OpenAI-compatible API, for every role.")
     nvidia_api_key: str | None = key(
-        None, "Key of the API. Better: the environment variable NVIDIA_API_KEY.", secret_env="NVIDIA_API_KEY",
+        None,
+        "Key of the API. Better: the environment variable NVIDIA_API_KEY.",
+        secret_env="NVIDIA_API_KEY",
         affects_output=False,
     )
     api_key_env: str | None = key(
         None, "Environment variable that holds the key; null picks it by provider.", affects_output=False
     )
     allow_remote: Literal["ask", "yes", "no"] = key(
-        "ask", "May document text leave this machine? `ask` asks on a terminal and refuses elsewhere.",
+        "ask",
+        "May document text leave this machine? `ask` asks on a terminal and refuses elsewhere.",
         affects_output=False,
     )
     artifact_extraction_model: str = key(CHAT_MODEL, "LLM that extracts artifacts.")
@@ -89,11 +93,10 @@ class SdgConfig(StageConfig):
     top_p: float = key(0.95, "Nucleus sampling.", gt=0, le=1)
     max_tokens: int | None = key(None, "Longest answer of the LLM in tokens.", gt=0)
     timeout: float = key(120.0, "Seconds to wait for one answer.", gt=0, affects_output=False)
-    max_retries: int = key(3, "Repeats of a call that failed in transport (back-off, Retry-After).", ge=0,
-                           affects_output=False)
-    max_parallel_requests_for_gen: int = key(
-        4, "Calls under way at once.", gt=0, affects_output=False
+    max_retries: int = key(
+        3, "Repeats of a call that failed in transport (back-off, Retry-After).", ge=0, affects_output=False
     )
+    max_parallel_requests_for_gen: int = key(4, "Calls under way at once.", gt=0, affects_output=False)
     batch_size: int = key(200, "Documents per generated_batch file.", gt=0)
     embedded_threads: int | None = key(
         None, "Threads of the embedded LLM; null takes all cores.", gt=0, affects_output=False
