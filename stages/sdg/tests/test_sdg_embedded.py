@@ -69,3 +69,38 @@ def reachable(port: int) -> bool:
     with socket.socket() as client:
         client.settimeout(1)
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+CALL_FOR_EVER = """
+import asyncio, sys, openai
+from pipeline.assets import weights_file
+from pipeline_sdg.embedded import embedded_server
+from pipeline_sdg.endpoints import EMBEDDED_MODEL
+
+async def calls(url):
+    client = openai.AsyncOpenAI(base_url=url, api_key="none")
+    ask = lambda: client.chat.completions.create(
+        model="m", messages=[{"role": "user", "content": "Count to a million."}], max_tokens=1500)
+    waiting = [asyncio.ensure_future(ask()) for _ in range(2)]
+    await asyncio.sleep(2)
+    print(url, flush=True)
+    await asyncio.gather(*waiting)
+
+with embedded_server(weights_file(EMBEDDED_MODEL), 2, 1) as url:
+    asyncio.run(calls(url))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_stage_ends_while_calls_are_under_way(number: signal.Signals) -> None:
+    program = f"import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n{CALL_FOR_EVER}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    port = int(process.stdout.readline().strip().removesuffix("/v1").rsplit(":", 1)[1])
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (143, 1, -signal.SIGINT, 130), errors
+    assert not reachable(port)
