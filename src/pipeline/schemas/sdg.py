@@ -38,6 +38,12 @@ class SdgConfig(StageConfig):
     window_chunks: int | None = key(
         None, "Passages shown to the LLM in one call; null shows the whole document at once.", gt=0
     )
+    max_windows: int | None = key(
+        None,
+        "Most windows asked about, spread evenly over the corpus; null asks about all. Every passage stays "
+        "in the corpus.",
+        gt=0,
+    )
 
     qa_format: Literal["full", "questions"] = key(
         "full",

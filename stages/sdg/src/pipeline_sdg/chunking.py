@@ -115,6 +115,13 @@ def windows_of(document: Document, passages: list[Passage], window_chunks: int |
     ]
 
 
+def spread(windows: list[Window], most: int | None) -> list[Window]:
+    """At most `most` windows at even distances, in order; None keeps all."""
+    if most is None or len(windows) <= most:
+        return windows
+    return [windows[number * len(windows) // most] for number in range(most)]
+
+
 def sections(chunks: list[Chunk], num_sections: int) -> list[str]:
     """The passages as blocks of text for a prompt: floor(n / num_sections) each, the last takes the rest."""
     size = max(len(chunks) // num_sections, 1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pipeline.run.stage import StageResult, StageRun, run_stage
 from pipeline.schemas.sdg import SdgConfig
 from pipeline_sdg import documents, output
-from pipeline_sdg.chunking import Passage, Window, chunk_document, windows_of
+from pipeline_sdg.chunking import Passage, Window, chunk_document, spread, windows_of
 from pipeline_sdg.documents import Corpus, read_corpus
 from pipeline_sdg.endpoints import ARTIFACTS, EMBED, JUDGE, QA, Endpoint
 from pipeline_sdg.generation import GenerationPlan, WindowResult, drop_duplicates, generate, judge
@@ -39,11 +39,14 @@ def main(config: SdgConfig, run: StageRun) -> StageResult:
         document.path: chunk_document(document, config.chunking, config.sentences_per_chunk, config.language)
         for document in corpus.documents
     }
-    windows = [
+    every = [
         window
         for document in corpus.documents
         for window in windows_of(document, passages[document.path], config.window_chunks)
     ]
+    windows = spread(every, config.max_windows)
+    if len(windows) < len(every):
+        run.log.info(f"asking about {len(windows)} of {len(every)} windows, spread evenly (max_windows; null for all)")
     endpoints = endpoints_of(config, run.command_line)
     _announce(run, config, corpus, windows, endpoints)
     check_may_leave(endpoints, corpus, config.allow_remote)
