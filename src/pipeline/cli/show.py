@@ -69,4 +69,10 @@ def print_status(family: Family, run_dir: str, statuses: list[Status]) -> None:
 
 
 def _counts(counts: dict[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in list(counts.items())[:3])
+    return ", ".join(f"{name.replace('_', ' ')} {_count(value)}" for name, value in list(counts.items())[:3])
+
+
+def _count(value: Any) -> str:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{name.replace('_', ' ')} {inner}" for name, inner in value.items()) + ")"
+    return str(value)

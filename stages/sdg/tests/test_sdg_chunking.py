@@ -7,6 +7,7 @@ from pipeline_sdg.chunking import (
     LONGEST_SENTENCE,
     chunk_document,
     sections,
+    spread,
     split_sentences,
     title_of,
     windows_of,
@@ -130,3 +131,9 @@ def test_titles() -> None:
     assert title_of(Document("x/a.md", MARKDOWN)) == "Pump manual"
     assert title_of(Document("x/a.md", "text\n# Head #\n")) == "Head"
     assert title_of(Document("x/lift-pump_v2.md", "text")) == "lift pump v2"
+
+
+def test_windows_are_thinned_out_evenly() -> None:
+    windows = list(range(10))
+    assert spread(windows, 4) == [0, 2, 5, 7]
+    assert spread(windows, None) == spread(windows, 10) == spread(windows, 99) == windows
