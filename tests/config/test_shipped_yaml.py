@@ -123,10 +123,8 @@ def test_the_default_holds_the_documented_values(family, stage):
     assert not differing
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: "/".join(path.parts[-4:]))
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path.stem == "default"], ids=lambda path: path.parts[-4])
 def test_every_key_of_the_default_is_explained(path: Path):
-    if path.stem != "default":
-        pytest.skip("only the default explains every key")
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines):
         if line and not line.startswith((" ", "#", "-")):
