@@ -94,7 +94,11 @@ with embedded_server(weights_file(EMBEDDED_MODEL), 2, 1) as url:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_stage_ends_while_calls_are_under_way(number: signal.Signals) -> None:
-    program = f"import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n{CALL_FOR_EVER}"
+    handlers = (
+        "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it by inheritance\n"
+    )
+    program = handlers + CALL_FOR_EVER
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
