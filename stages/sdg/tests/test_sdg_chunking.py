@@ -7,8 +7,8 @@ from pipeline_sdg.chunking import (
     LONGEST_SENTENCE,
     chunk_document,
     sections,
-    spread,
     split_sentences,
+    spread,
     title_of,
     windows_of,
 )
