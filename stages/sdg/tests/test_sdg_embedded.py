@@ -96,7 +96,7 @@ with embedded_server(weights_file(EMBEDDED_MODEL), 2, 1) as url:
 def test_an_interrupted_stage_ends_while_calls_are_under_way(number: signal.Signals) -> None:
     handlers = (
         "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it by inheritance\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # else ignored in the background
     )
     program = handlers + CALL_FOR_EVER
     process = subprocess.Popen(
