@@ -64,6 +64,6 @@ RERANK = Family(
     title="Reranking model",
     architecture="cross-encoder: query and passage are read together and scored",
     folders=_folders("stage1_prep"),
-    ready=frozenset(),
+    ready=frozenset({"finetune"}),
 )
 FAMILIES = {family.name: family for family in (EMBED, RERANK)}

@@ -107,8 +107,9 @@ def test_run_checks_its_range():
 
 
 def test_rerank_says_that_its_stages_come_later():
-    shown = pipeline("rerank", "finetune", "-c", "default")
+    shown = pipeline("rerank", "export", "-c", "default")
     assert shown.returncode == 1 and "not built yet" in shown.stderr
+    assert "Not built yet, configurations only: sdg, prep, eval, export, deploy" in pipeline("rerank", "info").stdout
 
 
 def test_execution_profiles_are_read_and_refused_clearly(tmp_path: Path):
@@ -140,3 +141,10 @@ def test_help_imports_nothing_heavy():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert shown.stdout.rstrip().endswith("[]"), shown.stdout[-300:]
+
+
+@pytest.mark.parametrize(("name", "said"), [("demoo", "did you mean demo?"), ("no/such.yaml", "no such file")])
+def test_a_run_reports_an_unknown_configuration_once(name, said, tmp_path: Path):
+    shown = pipeline("embed", "run", "-c", name, cwd=tmp_path)
+    assert shown.returncode == 1 and said in shown.stderr
+    assert shown.stderr.count(name) == 1, shown.stderr

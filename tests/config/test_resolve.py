@@ -54,6 +54,28 @@ def test_a_value_of_the_wrong_type_is_refused(override):
         resolve("embed", "finetune", "default", [override])
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("rows.json", "rows.json"),
+        ("hf://org/data/sub@v1", "hf://org/data/sub@v1"),
+        ("[a.json,{path: b.jsonl, num_samples: 100}]", ["a.json", {"path": "b.jsonl", "num_samples": 100}]),
+        ("[${run_dir}/a.json]", ["/run/a.json"]),
+        ("null", None),
+    ],
+)
+def test_data_sources_are_one_place_or_a_list(text, value):
+    config = resolve("embed", "finetune", "default", ["run_dir=/run", f"val_data_path={text}"]).config
+    assert config.val_data_path == value
+
+
+def test_data_sources_in_yaml(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: default\ntrain_data_path:\n  - ${run_dir}/a.json\n  - {path: b.json, num_samples: 3}\n")
+    config = resolve("embed", "finetune", str(own), ["run_dir=/run"]).config
+    assert config.train_data_path == ["/run/a.json", {"path": "b.json", "num_samples": 3}]
+
+
 def test_lists_and_inner_keys():
     assert resolve("embed", "eval", "default", ["k_values=[1,60]"]).config.k_values == [1, 60]
     counts = resolve("embed", "sdg", "default", ["query_counts.multi_hop=5"]).config.query_counts

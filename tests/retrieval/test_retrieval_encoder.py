@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from pipeline.assets import resolve_model
 from pipeline.contract import EncodingContract
@@ -86,3 +87,51 @@ def test_lengths_beyond_the_model_and_unknown_models_are_refused(tmp_path):
         BiEncoder.load(str(tmp_path), CONTRACT)
     with pytest.raises(PipelineError, match="no embedded model 'nothing'"):
         BiEncoder.load("embedded:nothing", CONTRACT)
+
+
+def test_padding_on_the_left_gives_the_same_vectors(tiny_model):
+    for pooling in ("avg", "weighted_avg", "cls", "last", "colbert"):
+        model = BiEncoder.load(str(tiny_model("llama")), CONTRACT.with_(
+            pooling=pooling, query_max_length=64, passage_max_length=64
+        ))  # fmt: skip
+        ids, mask = model.collate(model.tokenize(["the pump", "why does the valve of the pump leak"], "query"))
+        shift = int((mask[0] == 0).sum())
+        with torch.no_grad():
+            right, left = model(ids, mask), model(*(torch.roll(item, shift, 1)[:1] for item in (ids[:1], mask[:1])))
+        if pooling == "colbert":
+            left = torch.roll(left, -shift, 1)
+        torch.testing.assert_close(left, right[:1], atol=1e-5, rtol=1e-4)
+
+
+def test_two_encoders_start_equal_and_each_reads_its_own_kind(tiny_model):
+    contract = CONTRACT.with_(share_encoder=False, query_max_length=64, passage_max_length=64)
+    model = BiEncoder.load(str(tiny_model("bert")), contract)
+    one = BiEncoder.load(str(tiny_model("bert")), contract.with_(share_encoder=True))
+    assert sum(p.numel() for p in model.parameters()) == 2 * sum(p.numel() for p in one.parameters())
+    before = model.encode(TEXTS, "passage")
+    np.testing.assert_array_equal(model.encode(TEXTS, "query"), before)
+    for weight in model.query_model.parameters():
+        weight.data *= 1.5
+    np.testing.assert_array_equal(model.encode(TEXTS, "passage"), before)
+    assert np.abs(model.encode(TEXTS, "query") - before).max() > 1e-3
+
+
+def test_late_interaction_gives_a_vector_for_each_token(tiny_model):
+    model = BiEncoder.load(str(tiny_model("bert")), CONTRACT.with_(
+        pooling="colbert", query_max_length=64, passage_max_length=64
+    ))  # fmt: skip
+    lengths = [len(item) for item in model.tokenize(TEXTS, "passage")]
+    vectors = model.encode(TEXTS, "passage", batch_tokens=70)
+    assert vectors.shape == (len(TEXTS), max(lengths), 16)
+    norms = np.linalg.norm(vectors, axis=-1)
+    np.testing.assert_allclose(norms, np.arange(max(lengths)) < np.array(lengths)[:, None], atol=1e-5)
+
+
+def test_a_batch_is_padded_to_a_multiple_but_not_beyond_the_model(encoder, tiny_model):
+    ids, mask = encoder.collate([[101, 5, 102], [101, 102]], 8)
+    assert ids.tolist() == [[101, 5, 102, 0, 0, 0, 0, 0], [101, 102, 0, 0, 0, 0, 0, 0]]
+    assert mask.tolist() == [[1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0]]
+    assert ids.dtype == mask.dtype == torch.int64
+    short = BiEncoder.load(str(tiny_model("bert")), CONTRACT.with_(query_max_length=64, passage_max_length=64))
+    assert short.collate([[7] * 65], 64)[0].shape == (1, 66)
+    assert short.collate([np.arange(3), []])[1].tolist() == [[1, 1, 1], [0, 0, 0]]

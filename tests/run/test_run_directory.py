@@ -13,7 +13,7 @@ import pytest
 from pipeline.config import resolve
 from pipeline.errors import LockedError, PipelineError
 from pipeline.run.files import atomic_open, read_json, write_json
-from pipeline.run.freshness import State, is_remote, status_of
+from pipeline.run.freshness import State, input_paths, is_remote, remote_places, status_of
 from pipeline.run.handoff import read_handoff, write_handoff
 from pipeline.run.lock import is_locked, stage_lock
 from pipeline.run.manifest import Manifest, mark_started
@@ -150,6 +150,32 @@ def test_a_moved_run_directory_stays_fresh(tmp_path: Path, corpus: Path):
     execute(sdg_config(tmp_path, corpus), fake_main)
     (tmp_path / "run").rename(tmp_path / "moved")
     assert status_of(sdg_config(tmp_path, corpus, f"run_dir={tmp_path / 'moved'}")).state is State.DONE
+
+
+def test_a_list_of_sources_is_compared_by_content_number_and_hub_name(tmp_path: Path):
+    paths = [tmp_path / name / "rows.jsonl" for name in "ab"]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text("{}")
+
+    def config(*entries: str):
+        run = [f"run_dir={tmp_path / 'run'}", "val_data_path=null", "base_model=embedded:x"]
+        return resolve("embed", "finetune", "default", [*run, f"train_data_path=[{','.join(entries)}]"])
+
+    first, hub = f"{{path: {paths[0]}, num_samples: 5}}", "hf://org/data/sub"
+    resolved = config(first, str(paths[1]), hub)
+    assert input_paths(resolved, "train_data_path") == paths
+    assert remote_places(resolved, "train_data_path") == [hub]
+    execute(resolved, fake_main)
+    assert status_of(resolved).state is State.DONE
+    for entries in ((first.replace("5", "6"), paths[1], hub), (first, paths[1], f"{hub}@v2"), (first, paths[1])):
+        changed = status_of(config(*map(str, entries)))
+        assert changed.state is State.STALE and changed.reasons[0].startswith("train_data_path ")
+    paths[1].write_text("{} ")  # both files have one name
+    assert status_of(resolved).reasons == ["train_data_path changed (1/rows.jsonl/rows.jsonl)"]
+    paths[1].unlink()
+    with pytest.raises(PipelineError, match=r"train_data_path: .*/b/rows\.jsonl does not exist"):
+        execute(resolved, fake_main)
 
 
 def test_a_missing_input_fails_before_any_work(tmp_path: Path):

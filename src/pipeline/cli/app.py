@@ -7,6 +7,7 @@ import sys
 import typer
 
 from pipeline.cli.argv import hoist
+from pipeline.cli.data import data_app
 from pipeline.cli.group import stage_group
 from pipeline.errors import PipelineError
 from pipeline.family import EMBED, RERANK
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(stage_group(EMBED), name="embed")
 app.add_typer(stage_group(RERANK), name="rerank")
+app.add_typer(data_app, name="data")
 
 
 def main() -> None:

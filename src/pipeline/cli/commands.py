@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import profiles, resolve
+from pipeline.config import is_file_name, profile_path, profiles, resolve
 from pipeline.config.resolve import Resolved
 from pipeline.errors import PipelineError
 from pipeline.execution.plan import Plan, make_plan
@@ -85,6 +86,7 @@ def resolve_all(family: Family, profile: str, overrides: list[str], stages: list
     """Configurations of several stages; the errors of all of them are reported together."""
     from pipeline.cli.overrides import distribute
 
+    _check_profile(family, profile, stages)
     per_stage = distribute(family, profile, overrides, stages)
     resolved, failures = {}, []
     for stage in stages:
@@ -97,6 +99,23 @@ def resolve_all(family: Family, profile: str, overrides: list[str], stages: list
     if failures:
         raise PipelineError("\n".join(failure.message for failure in failures), fix=failures[0].fix)
     return resolved
+
+
+def _check_profile(family: Family, profile: str, stages: list[str]) -> None:
+    """One error for the whole run, not one for every stage, when its configuration is not there."""
+    if is_file_name(profile):
+        profile_path(family.name, stages[0], profile)
+        return
+    known = {stage: profiles(family.name, stage) for stage in stages}
+    lacking = [stage for stage in stages if profile not in known[stage]]
+    if lacking:
+        shared = [name for name in known[stages[0]] if all(name in names for names in known.values())]
+        near = difflib.get_close_matches(profile, shared, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise PipelineError(
+            f"{family.name} has no configuration {profile!r} for {', '.join(lacking)}",
+            fix=f"{hint}all of these stages have: {', '.join(shared)}; or give the path of a YAML file",
+        )
 
 
 def show_status(family: Family, profile: str, overrides: list[str]) -> None:
@@ -123,8 +142,9 @@ def show_info(family: Family) -> None:
     default = resolve(family.name, "finetune").config
     console.print(f"base model (-c default): {default.base_model}", highlight=False)
     console.print(f"run directory (-c default): {default.run_dir}", highlight=False)
-    if not family.ready:
-        console.print(f"The stages of {family.name} are not built yet: configurations are here, code is not.")
+    later = [stage for stage in STAGES if stage not in family.ready]
+    if later:
+        console.print(f"Not built yet, configurations only: {', '.join(later)}", highlight=False)
     console.print(f"next: pipeline {family.name} run --help", style="bold", highlight=False)
 
 

@@ -21,6 +21,7 @@ class StageCommand(TyperCommand):
 def print_keys(family: Family, stage: str) -> None:
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from pipeline.config import profiles
@@ -39,12 +40,14 @@ def print_keys(family: Family, stage: str) -> None:
         table.add_column(column, overflow="fold", max_width=34)
     table.add_column("meaning", ratio=1)
     for item in keys_of(schema_of(family.name, stage)).values():
-        facts = (item.type_name, default_text(item.default), item.allowed_text)
+        also = f" Also: {', '.join(item.spec.aliases)}." if item.spec.aliases else ""
+        facts = tuple(escape(text) for text in (item.type_name, default_text(item.default), item.allowed_text))
+        meaning = escape(item.spec.meaning) + also
         if wide:
-            table.add_row(item.name, *facts, item.spec.meaning)
+            table.add_row(item.name, *facts, meaning)
         else:
             allowed = f", {item.allowed_text}" if item.allowed_text else ""
-            table.add_row(item.name, f"{item.spec.meaning}\n[dim]{facts[0]}, default {facts[1]}{allowed}[/dim]")
+            table.add_row(item.name, f"{meaning}\n[dim]{facts[0]}, default {facts[1]}{allowed}[/dim]")
     console.print(table)
     console.print(
         f" Example: pipeline {family.name} {stage} -c default seed=7\n"

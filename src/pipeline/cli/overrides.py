@@ -8,7 +8,7 @@ from pipeline.config import resolve, split_override
 from pipeline.errors import PipelineError
 from pipeline.family import STAGES, Family
 from pipeline.schemas import schema_of
-from pipeline.schemas.fields import keys_of
+from pipeline.schemas.fields import canonical, keys_of
 
 
 def distribute(family: Family, profile: str, overrides: list[str], stages: list[str]) -> dict[str, list[str]]:
@@ -33,10 +33,12 @@ def distribute(family: Family, profile: str, overrides: list[str], stages: list[
 
 
 def _owners(family: Family, profile: str, name: str) -> list[str]:
-    key = name.split(".")[0]
-    owners = [stage for stage in STAGES if key in keys_of(schema_of(family.name, stage))]
+    said = name.split(".")[0]
+    schemas = {stage: schema_of(family.name, stage) for stage in STAGES}
+    key = next((found for schema in schemas.values() if (found := canonical(schema, said)) != said), said)
+    owners = [stage for stage, schema in schemas.items() if key in keys_of(schema)]
     if not owners:
-        everything = {item for stage in STAGES for item in keys_of(schema_of(family.name, stage))}
+        everything = {item for schema in schemas.values() for item in keys_of(schema)}
         near = difflib.get_close_matches(key, everything, 1)
         raise PipelineError(f"{name}: no stage has this key", fix=f"did you mean {near[0]}?" if near else None)
     defaults = {stage: getattr(resolve(family.name, stage, profile).config, key) for stage in owners}

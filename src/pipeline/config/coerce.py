@@ -43,6 +43,8 @@ def _check_range(key: Key, value: Any) -> None:
 
 
 def _as(hint: Any, raw: Any) -> Any:
+    if hint is Any:
+        return raw
     origin = typing.get_origin(hint)
     if origin is Literal:
         return _choice(typing.get_args(hint), raw)

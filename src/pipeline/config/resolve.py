@@ -15,7 +15,7 @@ from pipeline.errors import MISSING, ConfigError, ConfigProblem, PipelineError
 from pipeline.home import stage_config_dir, workspace
 from pipeline.schemas import schema_of
 from pipeline.schemas.common import StageConfig
-from pipeline.schemas.fields import Key, keys_of
+from pipeline.schemas.fields import Key, canonical, keys_of
 
 Config = TypeVar("Config", bound=StageConfig)
 COMMAND_LINE = "command line"
@@ -50,9 +50,14 @@ def profiles(family: str, stage: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.y*ml"))}
 
 
+def is_file_name(name: str) -> bool:
+    """Whether `-c NAME|PATH` was given a path."""
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
 def profile_path(family: str, stage: str, name: str) -> Path:
     """`default` -> the shipped file; anything with a slash or a YAML ending is a path of the user's."""
-    if "/" in name or name.endswith((".yaml", ".yml")):
+    if is_file_name(name):
         path = Path(name).expanduser()
         if not path.is_file():
             raise PipelineError(f"configuration {name}: no such file", fix="give -c the path of an existing YAML file")
@@ -91,15 +96,16 @@ def resolve(family: str, stage: str, profile: str = "default", overrides: Iterab
     path = profile_path(family, stage, profile)
     for source, data, lines in _layers(family, stage, path):
         own = workspace() not in source.resolve().parents
-        for name, value in data.items():
-            origin = f"{_shown(source)}:{lines[name]}"
+        for said, value in data.items():
+            name, origin = canonical(schema, said), f"{_shown(source)}:{lines[said]}"
             _take(name, value, origin, keys, values, origins, problems)
             if own:
                 explicit.add(name)
 
     command_line: set[str] = set()
     for text in overrides:
-        name, value = split_override(text)
+        said, value = split_override(text)
+        name = canonical(schema, said)
         _take(name, value, COMMAND_LINE, keys, values, origins, problems)
         command_line.add(name.split(".")[0])
 

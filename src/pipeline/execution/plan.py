@@ -12,9 +12,10 @@ from typing import Any
 
 from pipeline.config.resolve import Resolved
 from pipeline.errors import PipelineError
+from pipeline.execution.profiles import wandb_environment
 from pipeline.family import STAGES
 from pipeline.home import environments_dir, workspace
-from pipeline.run.freshness import input_keys, input_paths, stage_folder
+from pipeline.run.freshness import input_keys, input_paths, remote_places, stage_folder
 from pipeline.run.log import new_stamp
 from pipeline.schemas.fields import keys_of
 
@@ -87,6 +88,7 @@ def make_plan(resolved: Resolved[Any], verbose: bool = False) -> Plan:
     environment = {
         "UV_PROJECT_ENVIRONMENT": str(environments_dir() / stage),
         "PIPELINE_HOME": str(workspace()),
+        **(wandb_environment() if getattr(resolved.config, "wandb", False) is not False else {}),
         **resolved.secrets,
     }
     return Plan(resolved, folder, handoff, argv, environment, planned_inputs(resolved))
@@ -99,9 +101,8 @@ def planned_inputs(resolved: Resolved[Any]) -> list[PlannedInput]:
     planned = []
     for name, made_by in input_keys(resolved).items():
         paths = input_paths(resolved, name)
-        value = getattr(resolved.config, name)
-        if not paths:
-            planned.append(PlannedInput(name, str(value), InputState.REMOTE, made_by))
+        remote = remote_places(resolved, name)
+        planned += [PlannedInput(name, place, InputState.REMOTE, made_by) for place in remote]
         for path in paths:
             earlier = made_by in STAGES and run_dir in path.absolute().parents
             if path.exists():

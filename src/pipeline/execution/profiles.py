@@ -35,14 +35,39 @@ def load_profile(name: str) -> dict[str, Any]:
         PipelineError: no file, not TOML, unknown profile, or a circle of `extends`.
     """
     path = env_file()
+    tables = _read(path)
+    profiles = {key: table for key, table in tables.items() if key not in RESERVED and isinstance(table, dict)}
+    return _extended(path, profiles, name, ())
+
+
+def wandb_environment() -> dict[str, str]:
+    """`[wandb]` of env.toml as the environment variables that the wandb library reads; empty without the table.
+
+    `PIPELINE_WANDB` says that a person asked for it here: variables that lie about in a shell turn nothing on.
+    """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        path = env_file()
+    except PipelineError:
+        return {}
+    table = _read(path).get("wandb") if path.is_file() else None
+    if not isinstance(table, dict):
+        return {}
+    if "project" not in table:
+        raise PipelineError(f"{path}: [wandb] lacks `project`", fix="name the Weights & Biases project to log to")
+    if "api_key" in table:
+        raise PipelineError(
+            f"{path}: [wandb] holds an api_key", fix="take it out; set WANDB_API_KEY in the environment"
+        )
+    return {"PIPELINE_WANDB": "1", **{f"WANDB_{name.upper()}": str(value) for name, value in table.items()}}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PipelineError(f"cannot read {path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise PipelineError(f"{path}: not valid TOML: {error}") from error
-    profiles = {key: table for key, table in tables.items() if key not in RESERVED and isinstance(table, dict)}
-    return _extended(path, profiles, name, ())
 
 
 def _extended(path: Path, profiles: dict[str, Any], name: str, seen: tuple[str, ...]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,30 +14,29 @@ from torch import nn
 
 from pipeline.assets import resolve_model
 from pipeline.contract import EncodingContract, tokenizer_rules_hash
-from pipeline.errors import PipelineError
 from pipeline.retrieval.batching import token_batches
-from pipeline.retrieval.pooling import pool
+from pipeline.retrieval.collate import Tokens, padded
+from pipeline.retrieval.pooling import pool, token_vectors
+from pipeline.retrieval.transformer import LoadOptions, check_length, load_transformer, longest_input
 from pipeline.run.snapshot import sha256_of
 
-Tokens = list[list[int]]
-"""Token ids of each text, special tokens included, not padded."""
+__all__ = ["QUERY_FOLDER", "BiEncoder", "LoadOptions", "Tokens", "tokenizer_hash"]
 
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """How weights are fetched and what may run for them."""
-
-    revision: str | None = None
-    trust_remote_code: bool = False
-    attn_implementation: str | None = None
+QUERY_FOLDER = "query"
+"""Sub-folder of the queries' own encoder, where there are two."""
 
 
 class BiEncoder(nn.Module):
-    """A text encoder. `forward` maps padded tokens to vectors [batch, dimension] (fp32, unit length if normalised)."""
+    """A text encoder. `forward` maps padded tokens to vectors.
 
-    def __init__(self, model: nn.Module, tokenizer: Any, contract: EncodingContract) -> None:
+    `model` encodes passages, and queries too unless `query_model` is given (`contract.share_encoder` is False).
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, contract: EncodingContract, query_model: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.model, self.tokenizer, self.contract = model, tokenizer, contract
+        self.model, self.tokenizer, self.contract, self.query_model = model, tokenizer, contract, query_model
 
     @classmethod
     def load(
@@ -50,29 +50,39 @@ class BiEncoder(nn.Module):
     ) -> BiEncoder:
         """Load a hub id, a folder or an `embedded:` model.
 
+        With `contract.share_encoder` False the queries' encoder is the sub-folder `query`; a model without one gives
+        two encoders that start equal.
+
         Raises:
             PipelineError: the model cannot be found or read; lengths beyond the model's positions.
         """
-        options = options or LoadOptions()
-        model, tokenizer = _load_transformer(reference, dtype, options)
-        positions = getattr(model.config, "max_position_embeddings", None)
+        model, tokenizer = load_transformer(reference, dtype, options)
         longest = max(contract.query_max_length, contract.passage_max_length)
-        if positions and longest > positions:
-            raise PipelineError(
-                f"{reference} reads at most {positions} tokens, but a max length of {longest} is asked for",
-                fix=f"set query_max_length and passage_max_length to at most {positions}",
-            )
+        check_length(model, longest, reference, "query_max_length and passage_max_length")
+        query_model = None
+        if not contract.share_encoder:
+            query_model = _query_model(reference, dtype, options) or copy.deepcopy(model)
         contract = contract.with_(
             dimension=model.config.hidden_size, tokenizer_hash=tokenizer_hash(tokenizer), dtype=str(dtype).split(".")[1]
         )
-        return cls(model, tokenizer, contract).to(device).eval()
+        return cls(model, tokenizer, contract, query_model).to(device).eval()
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        hidden = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    def body_of(self, kind: str) -> nn.Module:
+        """The transformer that reads `kind` ("query" or "passage")."""
+        return self.query_model if kind == "query" and self.query_model is not None else self.model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, kind: str = "passage") -> torch.Tensor:
+        """Vectors of padded tokens [batch, length]: fp32 [batch, dimension], of unit length if normalised.
+
+        With pooling "colbert" fp32 [batch, length, dimension], one for each token and zero for padding.
+        """
+        hidden = self.body_of(kind)(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        if self.contract.pooling == "colbert":
+            return token_vectors(hidden, attention_mask, self.contract.normalize)
         vectors = pool(hidden, attention_mask, self.contract.pooling)
         return nn.functional.normalize(vectors, dim=-1) if self.contract.normalize else vectors
 
@@ -90,15 +100,12 @@ class BiEncoder(nn.Module):
         )
         return cut["input_ids"]
 
-    def collate(self, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pad to the longest: ids and mask, both int64 [batch, length], on the model's device."""
-        width = max(len(item) for item in tokens)
-        ids = torch.full((len(tokens), width), self.tokenizer.pad_token_id or 0, dtype=torch.long)
-        mask = torch.zeros((len(tokens), width), dtype=torch.long)
-        for row, item in enumerate(tokens):
-            ids[row, : len(item)] = torch.tensor(item)
-            mask[row, : len(item)] = 1
-        return ids.to(self.device, non_blocking=True), mask.to(self.device, non_blocking=True)
+    def collate(
+        self, tokens: Sequence[Sequence[int]], pad_to_multiple_of: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pad on the right to the longest: ids and mask, both int64 [batch, length], on the model's device."""
+        pad_id = self.tokenizer.pad_token_id or 0
+        return padded(tokens, pad_id, self.device, pad_to_multiple_of, longest_input(self.model))
 
     def encode(
         self,
@@ -112,16 +119,31 @@ class BiEncoder(nn.Module):
 
         `on_batch(n)` is called after every batch with the number of texts in it.
         """
-        return self.encode_tokens(self.tokenize(texts, kind), batch_tokens=batch_tokens, on_batch=on_batch)
+        return self.encode_tokens(self.tokenize(texts, kind), kind, batch_tokens=batch_tokens, on_batch=on_batch)
 
     @torch.inference_mode()
     def encode_tokens(
-        self, tokens: Tokens, *, batch_tokens: int = 16384, on_batch: Callable[[int], None] | None = None
+        self,
+        tokens: Tokens,
+        kind: str = "passage",
+        *,
+        batch_tokens: int = 16384,
+        on_batch: Callable[[int], None] | None = None,
     ) -> np.ndarray:
-        """Vectors of texts that are ALREADY tokenized: fp32 [len(tokens), dimension]."""
-        vectors = np.empty((len(tokens), self.contract.dimension or 0), dtype=np.float32)
-        for batch in token_batches([len(item) for item in tokens], batch_tokens):
-            vectors[batch] = self(*self.collate([tokens[index] for index in batch])).float().cpu().numpy()
+        """Vectors of texts that are ALREADY tokenized: fp32 [len(tokens), dimension].
+
+        With pooling "colbert" fp32 [len(tokens), longest, dimension], zero beyond each text's end.
+        """
+        lengths = [len(item) for item in tokens]
+        per_token = self.contract.pooling == "colbert"
+        shape = (len(tokens), *([max(lengths, default=0)] if per_token else []), self.contract.dimension or 0)
+        vectors = np.zeros(shape, dtype=np.float32)
+        for batch in token_batches(lengths, batch_tokens):
+            found = self(*self.collate([tokens[index] for index in batch]), kind).float().cpu().numpy()
+            if per_token:
+                vectors[batch, : found.shape[1]] = found
+            else:
+                vectors[batch] = found
             if on_batch:
                 on_batch(len(batch))
         return vectors
@@ -137,27 +159,13 @@ class BiEncoder(nn.Module):
         return self.encode([self.contract.format_passage(text, title) for text, title in pairs], "passage", **how)
 
 
-def _load_transformer(reference: str, dtype: torch.dtype, options: LoadOptions) -> tuple[nn.Module, Any]:
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    place = resolve_model(reference)
-    common: dict[str, Any] = {"revision": options.revision, "trust_remote_code": options.trust_remote_code}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place, **common)
-        attention = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
-        model = AutoModel.from_pretrained(place, dtype=dtype, use_safetensors=True, **attention, **common)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise PipelineError(
-            f"cannot load the model {reference}: {reason}",
-            fix="give an existing folder or hub id; `embedded:all-MiniLM-L6-v2` needs no network",
-        ) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return model, tokenizer
+def _query_model(reference: str, dtype: torch.dtype, options: LoadOptions | None) -> nn.Module | None:
+    """The queries' own encoder beside a saved one, a whole model by itself; None for other models."""
+    folder = Path(resolve_model(reference)) / QUERY_FOLDER
+    if not (folder / "config.json").is_file():
+        return None
+    local = replace(options or LoadOptions(), revision=None, extract_submodel=None)
+    return load_transformer(str(folder), dtype, local)[0]
 
 
 def tokenizer_hash(tokenizer: Any) -> str:

@@ -80,10 +80,10 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 def read_json(path: Path) -> Any:
     """Parse a JSON file; the error names the file, the line and what is wrong there."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise PipelineError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, a number of 5,000 digits; too deep
         line = getattr(error, "lineno", "?")
         raise PipelineError(f"{path}:{line}: not valid JSON: {getattr(error, 'msg', error)}") from error
 
@@ -91,13 +91,14 @@ def read_json(path: Path) -> Any:
 def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     """Yield (line number, value) for every line that is not blank."""
     try:
-        with path.open(encoding="utf-8") as stream:
+        with path.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, 1):
                 if line.strip():
                     try:
                         yield number, json.loads(line)
-                    except json.JSONDecodeError as error:
-                        raise PipelineError(f"{path}:{number}: not valid JSON: {error.msg}") from error
+                    except (ValueError, RecursionError) as error:
+                        reason = getattr(error, "msg", error)
+                        raise PipelineError(f"{path}:{number}: not valid JSON: {reason}") from error
     except OSError as error:
         raise PipelineError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -46,19 +46,49 @@ def input_keys(resolved: Resolved[Any]) -> dict[str, str]:
 
 def input_paths(resolved: Resolved[Any], name: str) -> list[Path]:
     """The local paths a key names. A hub id or an `embedded:` model names none."""
-    value = getattr(resolved.config, name)
-    candidates = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-    return [Path(str(item)).expanduser() for item in candidates if not is_remote(str(item))]
+    return [Path(place).expanduser() for place in _places(resolved, name) if not is_remote(place)]
+
+
+def remote_places(resolved: Resolved[Any], name: str) -> list[str]:
+    """What a key names that is no local path."""
+    return [place for place in _places(resolved, name) if is_remote(place)]
+
+
+def _places(resolved: Resolved[Any], name: str) -> list[str]:
+    return [_place(item) for item in _entries(getattr(resolved.config, name))]
+
+
+def _entries(value: Any) -> list[Any]:
+    """What an input key names, one by one: it may hold one, a list, or names with one each."""
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else [value]
+
+
+def _place(entry: Any) -> str:
+    """Where an entry points: it is a path or a name, or says one under `path` beside settings of its own."""
+    return str(entry.get("path", "") if isinstance(entry, dict) else entry)
+
+
+def _beside_paths(value: Any) -> list[Any]:
+    """What an input key says beyond local paths: data sets of the hub, and the settings beside a path."""
+    said: list[Any] = []
+    for entry in _entries(value):
+        place = _place(entry)
+        settings = {key: item for key, item in entry.items() if key != "path"} if isinstance(entry, dict) else {}
+        said.append([place if place.startswith(_HUB) else None, settings])
+    return said
 
 
 def is_remote(value: str) -> bool:
     """Hub ids (`org/name`), `hf://…` and `embedded:…` are names, not paths."""
-    if ":" in value.split("/")[0] or value.startswith("hf://"):
+    if ":" in value.split("/")[0] or value.startswith(_HUB):
         return True
     looks_like_path = value.startswith((".", "/", "~")) or Path(value).exists() or Path(value).suffix in _FILE_ENDINGS
     return not looks_like_path and value.count("/") == 1
 
 
+_HUB = "hf://"
 _FILE_ENDINGS = {".json", ".jsonl", ".parquet", ".csv", ".tsv", ".txt", ".md"}
 
 
@@ -71,8 +101,9 @@ def take_inputs(resolved: Resolved[Any], known: dict[str, Snapshot | None] | Non
             taken[name] = snapshot(paths[0], (known or {}).get(name))
         elif paths:
             merged: Snapshot = {}
-            for path in paths:
-                merged |= {f"{path.name}/{inner}": item for inner, item in (snapshot(path) or {}).items()}
+            for number, path in enumerate(paths):
+                files = snapshot(path) or {}
+                merged |= {f"{number}/{path.name}/{inner}": item for inner, item in files.items()}
             taken[name] = merged
     return taken
 
@@ -108,8 +139,8 @@ def _config_reasons(manifest: Manifest, resolved: Resolved[Any]) -> list[str]:
         if not item.spec.affects_output or item.spec.secret_env:
             continue
         before, now = manifest.config.get(name, item.default), getattr(resolved.config, name)
-        if item.spec.reads and input_paths(resolved, name):
-            continue  # compared by content, so that a moved run directory stays fresh
+        if item.spec.reads and input_paths(resolved, name) and _beside_paths(before) == _beside_paths(now):
+            continue  # paths are compared by content, so that a moved run directory stays fresh
         if before != now:
             reasons.append(f"{name} {before} -> {now}")
     return reasons

@@ -100,20 +100,18 @@ def run_stage(stage: str, main: Main) -> None:
 
 
 def execute(resolved: Resolved[Any], main: Main, verbose: bool = False) -> str | None:
-    """Run one stage in this process. Returns the failure text of a gate that did not hold, else None."""
+    """Run one stage in this process. Returns the failure text of a gate that did not hold, else None.
+
+    Of the processes that torchrun started, the first one locks, logs and writes the manifest; the others only work.
+    """
     folder = stage_folder(resolved)
+    run = _run_of(resolved, folder)
+    if int(os.environ.get("RANK", "0")) > 0:
+        run.log.setLevel(logging.ERROR)
+        main(resolved.config, run)
+        return None
     with stage_lock(folder):
         start_log(folder, new_stamp(), verbose)
-        run = StageRun(
-            FAMILIES[resolved.family],
-            resolved.stage,
-            resolved.profile,
-            folder,
-            resolved.explicit,
-            resolved.command_line,
-            logging.getLogger(LOGGER),
-            resolved.config.run_dir,
-        )
         check_inputs(resolved)
         mark_started(folder, resolved.stage)
         begun, clock = datetime.now(UTC), time.monotonic()
@@ -140,6 +138,19 @@ def execute(resolved: Resolved[Any], main: Main, verbose: bool = False) -> str |
         if result.failure:
             run.log.error(result.failure)
         return result.failure
+
+
+def _run_of(resolved: Resolved[Any], folder: Path) -> StageRun:
+    return StageRun(
+        FAMILIES[resolved.family],
+        resolved.stage,
+        resolved.profile,
+        folder,
+        resolved.explicit,
+        resolved.command_line,
+        logging.getLogger(LOGGER),
+        resolved.config.run_dir,
+    )
 
 
 def check_inputs(resolved: Resolved[Any]) -> None:

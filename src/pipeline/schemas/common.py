@@ -7,7 +7,9 @@ from typing import ClassVar, Literal
 
 from pipeline.schemas.fields import key
 
-Pooling = Literal["avg", "cls", "last"]
+Pooling = Literal["avg", "weighted_avg", "cls", "last", "colbert"]
+"""`avg` mean, `weighted_avg` mean weighted by position (1 for the first token, 2 for the second, …), `cls` first token,
+`last` last token, `colbert` every token (late interaction)."""
 Attention = Literal["sdpa", "flash_attention_2", "eager"]
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]

@@ -28,6 +28,8 @@ class KeySpec:
     """Set for an input path: the stage that makes it, or "user" when a person provides it."""
     optional_input: bool = False
     """An input that may be absent (its absence is noted, never an error of the plan)."""
+    aliases: tuple[str, ...] = ()
+    """Other names under which a configuration may say this key (a documented older name)."""
     secret_env: str | None = None
     """Set for a secret: it is handed to the stage in this environment variable and never written anywhere."""
 
@@ -94,6 +96,11 @@ def keys_of(schema: type) -> dict[str, Key]:
         default = item.default if item.default is not dataclasses.MISSING else item.default_factory()
         found[item.name] = Key(item.name, hints[item.name], default, item.metadata["spec"])
     return found
+
+
+def canonical(schema: type, name: str) -> str:
+    """The key that `name` or one of its aliases stands for; an unknown name is returned as it is."""
+    return next((item.name for item in keys_of(schema).values() if name in item.spec.aliases), name)
 
 
 def union_parts(hint: Any) -> tuple[Any, ...]:

@@ -77,20 +77,21 @@ def make_training_set() -> Callable[..., Path]:
 class Stage:
     """Runs the stage in this process and reads what it wrote."""
 
-    def __init__(self, run_dir: Path, train: Path, model: Path) -> None:
-        self.run_dir, self.train, self.model = run_dir, train, model
+    def __init__(self, run_dir: Path, train: Path, model: Path, family: str = "embed") -> None:
+        self.run_dir, self.train, self.model, self.family = run_dir, train, model, family
         self.folder = run_dir / "stage2_finetune"
         self.checkpoints = self.folder / "checkpoints"
 
     def __call__(self, *more: str, model: str | Path | None = None) -> None:
-        execute(resolve("embed", "finetune", "demo", self.overrides(*more, model=model)), main)
+        execute(resolve(self.family, "finetune", "demo", self.overrides(*more, model=model)), main)
 
     def overrides(self, *more: str, model: str | Path | None = None) -> list[str]:
         """A short CPU run in fp32."""
+        lengths = {"embed": ("query_max_length=32", "passage_max_length=32"), "rerank": ("rerank_max_length=48",)}
         return [
             f"run_dir={self.run_dir}", f"train_data_path={self.train}",
             f"val_data_path={self.train.with_name('val.json')}",
-            f"base_model={model or self.model}", "query_max_length=32", "passage_max_length=32", "global_batch_size=8",
+            f"base_model={model or self.model}", *lengths[self.family], "global_batch_size=8",
             "precision=fp32", "device=cpu", "learning_rate=1e-3", "num_epochs=2", *more,
         ]  # fmt: skip
 
@@ -113,6 +114,11 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path, training_set, tiny_model) -> Stage:
     return Stage(tmp_path / "run", training_set, tiny_model)
+
+
+@pytest.fixture
+def rerank_stage(tmp_path, training_set, tiny_model) -> Stage:
+    return Stage(tmp_path / "rerank", training_set, tiny_model, "rerank")
 
 
 @pytest.fixture

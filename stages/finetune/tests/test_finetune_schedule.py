@@ -109,3 +109,10 @@ def test_intervals_shrink_for_short_runs_unless_set():
     kept = plan_schedule(480, DEFAULT, explicit={"checkpoint_every_steps"})
     assert (kept.checkpoint_every, kept.val_every) == (100, 8)
     assert plan_schedule(480, replace(DEFAULT, max_steps=2)).checkpoint_every == 1
+
+
+def test_without_an_interval_there_is_one_checkpoint_per_epoch_and_a_validation_with_it():
+    plan = plan_schedule(480, replace(DEFAULT, checkpoint_every_steps=None, val_every_steps=None))
+    assert (plan.steps_per_epoch, plan.checkpoint_every, plan.val_every) == (8, 8, 8)
+    short = plan_schedule(480, replace(DEFAULT, checkpoint_every_steps=None, val_every_steps=2, max_steps=3))
+    assert (short.checkpoint_every, short.val_every) == (3, 1)

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from pipeline_finetune.checkpoint import Checkpoints
 from pipeline_finetune.embed import EmbedTraining
-from pipeline_finetune.optimizer import make_optimizer
+from pipeline_finetune.optimizer import make_optimizer, pick_backend
 from pipeline_finetune.trainer import Trainer
 
 from pipeline.assets import resolve_model
@@ -134,13 +135,14 @@ def test_the_best_checkpoint_is_published_when_asked(stage, monkeypatch):
     losses = iter([0.5, 0.1, 0.9, 0.8])
 
     def validate(self):
-        return {"val_loss": next(losses), "val_acc1": 1.0, "val_mrr": 1.0, "val_rows": 1}
+        return {"val_loss": next(losses), "val_acc1": 1.0, "val_mrr": 1.0, "val_ndcg10": 1.0, "val_rows": 1}
 
     monkeypatch.setattr(EmbedTraining, "validate", validate)
-    stage("select_best=true", "max_steps=4", "checkpoint_every_steps=1", "keep_checkpoints=1")
+    stage("select_best=true", "best_metric=val_loss", "max_steps=4", "checkpoint_every_steps=1", "keep_checkpoints=1")
     assert os.readlink(stage.checkpoints / "LATEST") == "epoch_0_step_2"
     assert stage.manifest["metrics"]["published_step"] == 2
     assert [item.step for item in Checkpoints(stage.checkpoints, 1).all()] == [2, 4]
+    assert os.readlink(stage.checkpoints / "BEST") == "epoch_0_step_2"
 
 
 def test_a_loss_that_is_no_number_ends_the_run_with_the_rows(stage, monkeypatch):
@@ -149,7 +151,7 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_rows(stage, monkeypatch)
 
     def step(self, rows):
         result = original(self, rows)
-        return result if next(calls) < 2 else type(result)(float("nan"), 1, 1, 1.0)
+        return result if next(calls) < 2 else replace(result, loss=float("nan"))
 
     monkeypatch.setattr(EmbedTraining, "step", step)
     with pytest.raises(PipelineError, match=r"loss became nan at step 3, rows q\d+_0, ") as caught:
@@ -177,14 +179,26 @@ def test_preps_contract_wins_over_the_yaml_and_is_not_contradicted_in_silence(st
 @pytest.mark.parametrize("backend", ["fused_adam", "flash_adamw"])
 def test_a_missing_optimizer_says_what_to_install(backend, monkeypatch):
     monkeypatch.setattr("pipeline_finetune.optimizer.find_spec", lambda _: None)
+    with pytest.raises(PipelineError, match="needs an NVIDIA GPU"):
+        pick_backend(backend, torch.device("cpu"))
     with pytest.raises(PipelineError, match="not installed here") as caught:
-        make_optimizer(torch.nn.Linear(2, 2), backend, learning_rate=1.0, weight_decay=0.1)
-    assert "pip install" in caught.value.fix and "optimizer_backend=adamw" in caught.value.fix
+        pick_backend(backend, torch.device("cuda"))
+    assert "pip install" in caught.value.fix and "optimizer_backend=auto" in caught.value.fix
+
+
+def test_auto_takes_the_first_optimizer_that_works_here(monkeypatch):
+    assert pick_backend("auto", torch.device("cpu")) == "adamw"
+    for installed, expected in ((("transformer_engine", "flashoptim"), "fused_adam"), (("flashoptim",), "flash_adamw"),
+                                ((), "adamw")):  # fmt: skip
+        monkeypatch.setattr(
+            "pipeline_finetune.optimizer.find_spec", lambda name, known=installed: name in known or None
+        )
+        assert pick_backend("auto", torch.device("cuda")) == expected
 
 
 def test_norms_and_biases_do_not_decay():
     model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.LayerNorm(3))
-    decayed, plain = make_optimizer(model, "auto", learning_rate=1.0, weight_decay=0.1).param_groups
+    decayed, plain = make_optimizer(model, "adamw", learning_rate=1.0, weight_decay=0.1).param_groups
     assert [item.ndim for item in decayed["params"]] == [2] and decayed["weight_decay"] == 0.1
     assert [item.ndim for item in plain["params"]] == [1, 1, 1] and plain["weight_decay"] == 0.0
 

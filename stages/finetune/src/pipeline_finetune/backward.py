@@ -37,7 +37,6 @@ def backward(
         for batch in batches:
             states.append(random_state(device))
             parts.append(encode(batch))
-    after = random_state(device)
     outputs = in_order(parts, batches).requires_grad_()
     loss = loss_of(outputs)
     loss.backward()
@@ -46,7 +45,6 @@ def backward(
     for batch, state in zip(batches, states, strict=True):
         restore_random_state(state, device)
         encode(batch).backward(gradient[torch.as_tensor(batch, device=device)])
-    restore_random_state(after, device)
     return loss.detach()
 
 

@@ -6,78 +6,67 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.assets import resolve_model
-from pipeline.contract import EncodingContract
-from pipeline.retrieval.encoder import BiEncoder
-from pipeline.run.files import write_json
+import torch
+from safetensors.torch import save_file
 
-_POOLING_FLAGS = {"avg": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
+from pipeline.assets import resolve_model
+from pipeline.retrieval.cross_encoder import CrossEncoder
+from pipeline.retrieval.encoder import QUERY_FOLDER, BiEncoder
+from pipeline.retrieval.rerank_head import HEAD_FOLDER
+from pipeline_finetune.sentence_transformers_files import IDENTITY, write_bi_encoder, write_cross_encoder
+
 _LICENCE_FILES = ("LICENSE*", "NOTICE*")
 
 
-def save_consolidated(encoder: BiEncoder, folder: Path) -> Path:
+def save_consolidated(model: BiEncoder | CrossEncoder, folder: Path) -> Path:
     """Write weights, tokenizer, sentence-transformers metadata and the encoding contract to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    encoder.model.save_pretrained(folder)
-    save_tokenizer(encoder.tokenizer, folder)
-    write_sentence_transformers(encoder.contract, folder)
-    _copy_licences(encoder.contract.base_model, folder)
-    encoder.contract.save(folder)
+    if isinstance(model, CrossEncoder):
+        _save_cross_encoder(model, folder)
+    else:
+        _save_bi_encoder(model, folder)
+    _copy_licences(model.contract.base_model, folder)
+    model.contract.save(folder)
     return folder
 
 
+def _save_bi_encoder(encoder: BiEncoder, folder: Path) -> None:
+    encoder.model.save_pretrained(folder)
+    save_tokenizer(encoder.tokenizer, folder)
+    if encoder.query_model is not None:
+        encoder.query_model.save_pretrained(folder / QUERY_FOLDER)
+        save_tokenizer(encoder.tokenizer, folder / QUERY_FOLDER)
+    write_bi_encoder(encoder.contract, folder)
+
+
+def _save_cross_encoder(model: CrossEncoder, folder: Path) -> None:
+    if model.head is None:
+        # Else sentence-transformers would put a sigmoid behind the one logit.
+        model.body.config.sentence_transformers = {"activation_fn": IDENTITY}
+    model.body.save_pretrained(folder)
+    save_tokenizer(model.tokenizer, folder)
+    write_cross_encoder(model.contract, model.tokenizer, folder, with_head=model.head is not None)
+    if model.head is not None:
+        weights = {f"linear.{name}": value.detach().cpu() for name, value in model.head.state_dict().items()}
+        save_file(_contiguous(weights), folder / HEAD_FOLDER / "model.safetensors", metadata={"format": "pt"})
+
+
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Save the tokenizer without the truncation and padding that training left in it."""
+    """Save the tokenizer without the truncation and padding that training left in it, and without a chat template.
+
+    sentence-transformers sends every text through a chat template that it finds; no model of ours was trained so.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         backend.no_truncation()
         backend.no_padding()
+    tokenizer.chat_template = None
     tokenizer.save_pretrained(folder)
 
 
-def write_sentence_transformers(contract: EncodingContract, folder: Path) -> None:
-    """The files that make `SentenceTransformer(folder)` give this pipeline's vectors.
-
-    Names and keys are the long-standing ones, which old and new versions read. The library knows one length: the
-    longer of the two, so that it never cuts a text that the model was trained to read whole.
-    """
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    if contract.normalize:
-        modules.append(("2_Normalize", "Normalize"))
-    write_json(
-        folder / "modules.json",
-        [
-            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{name}"}
-            for number, (path, name) in enumerate(modules)
-        ],
-    )
-    write_json(
-        folder / "1_Pooling" / "config.json",
-        {
-            "word_embedding_dimension": contract.dimension,
-            **{f"pooling_mode_{flag}": mode == contract.pooling for mode, flag in _POOLING_FLAGS.items()},
-            "pooling_mode_max_tokens": False,
-            "pooling_mode_mean_sqrt_len_tokens": False,
-            "include_prompt": True,
-        },
-    )
-    if contract.normalize:
-        (folder / "2_Normalize").mkdir(exist_ok=True)
-    write_json(
-        folder / "config_sentence_transformers.json",
-        {
-            "prompts": {"query": contract.query_prefix, "document": contract.passage_prefix},
-            "default_prompt_name": None,
-            "similarity_fn_name": "cosine" if contract.normalize else "dot",
-        },
-    )
-    write_json(
-        folder / "sentence_bert_config.json",
-        {
-            "max_seq_length": max(contract.query_max_length, contract.passage_max_length),
-            "do_lower_case": False,
-        },
-    )
+def _contiguous(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What safetensors can write."""
+    return {name: value.contiguous() for name, value in weights.items()}
 
 
 def _copy_licences(base_model: str, folder: Path) -> None:

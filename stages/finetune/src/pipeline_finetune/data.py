@@ -1,202 +1,205 @@
-"""Training rows as arrays: every id checked once, every text tokenised once, no Python objects in the loop."""
+"""Training data as every process sees it: token tables and row tables in one memory-mapped folder."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pipeline.errors import PipelineError
-from pipeline.records.passages import Passage, read_corpus
-from pipeline.records.training import TrainingFile, TrainingRow
+from pipeline.contract import EncodingContract
+from pipeline.records.sources.rows import Rows
+from pipeline.run.files import replacing_folder
+from pipeline_finetune.tokens import Ragged, Tokenize, TokenTable
 
 MISSING = -1
-_CHUNK = 8192
-_SHOWN = 5
+_FORMAT = 1  # rises when the same rows would be written differently
 
-Tokenize = Callable[[Sequence[str]], Iterable[Sequence[int]]]
-log = logging.getLogger("pipeline")
-
-
-class TokenTable:
-    """Token ids of many texts in one int32 array; text `i` is `tokens[offsets[i] : offsets[i + 1]]`.
-
-    `lengths` (int64 [n]) are the tokens of each text.
-    """
-
-    def __init__(self, texts: Sequence[str], tokenize: Tokenize) -> None:
-        parts: list[np.ndarray] = [np.empty(0, np.int32)]
-        lengths = [0]
-        for start in range(0, len(texts), _CHUNK):
-            for ids in tokenize(texts[start : start + _CHUNK]):
-                parts.append(np.asarray(ids, np.int32))
-                lengths.append(len(ids))
-        self.tokens = np.concatenate(parts)
-        self.offsets = np.cumsum(lengths, dtype=np.int64)
-        self.lengths = np.diff(self.offsets)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+TokenizePairs = Callable[[Sequence[str], Sequence[str]], tuple[Iterable[Sequence[int]], Iterable[int]]]
+"""Formatted queries and passages -> token ids of each pair, and where its passage begins among them."""
 
 
 @dataclass(frozen=True)
-class LoadedRows:
-    """A training file as it was read and checked, with its corpus (id -> passage)."""
+class Encode:
+    """How texts become tokens. A cross-encoder gives `tokenize_pairs`, a bi-encoder the other two."""
 
-    rows: list[TrainingRow]
-    corpus: dict[str, Passage]
-    corpus_path: Path
+    contract: EncodingContract
+    tokenize_queries: Tokenize | None = None
+    tokenize_passages: Tokenize | None = None
+    tokenize_pairs: TokenizePairs | None = None
+
+
+class Names(Sequence[str]):
+    """Strings in a memory-mapped arrow file, made into Python ones when they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+
+        self._column = pa.ipc.open_file(pa.memory_map(str(path))).read_all().column(0)
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self._column[index].to_pylist()
+        return self._column[int(index)].as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        return (item.as_py() for item in self._column)
 
 
 @dataclass
 class RowTable:
-    """Rows of one file over a shared passage table.
+    """Rows over a shared passage table.
 
     Attributes:
         question_ids: the rows' names, for messages.
-        queries: tokens of each row's question.
-        positive: int64 [n], passage index of each row's positive.
-        negatives: int64 [n, train_n_passages - 1], first negatives in file order, `MISSING` where there are fewer.
-        known: indices of every passage known to answer the row's question, its positive included.
+        queries: tokens of each row's question; None for a cross-encoder, which reads pairs.
+        positive: int64 [n], passage number of each row's positive.
+        negatives: int64 [n, k], first negatives in file order, `MISSING` where there are fewer.
+        known: numbers of every passage known to answer the row's question, its positive included.
+        teacher: fp32 [n, 1 + k], a teacher's scores of the positive and the negatives, NaN where unknown; None where
+            no row has any.
     """
 
-    question_ids: list[str]
-    queries: TokenTable
+    question_ids: Sequence[str]
+    queries: TokenTable | None
     positive: np.ndarray
     negatives: np.ndarray
-    known: list[np.ndarray] = field(repr=False)
+    known: Ragged = field(repr=False)
+    teacher: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.question_ids)
 
 
 @dataclass
-class TrainingData:
-    """Training and validation rows and the tokens of every passage they name."""
+class PairTable:
+    """Query and passage together, for cross-encoders.
 
+    Attributes:
+        tokens: item `row * n_passages` is the row's positive, the next ones its negatives; empty where it has fewer.
+        starts: int32 [items], where the passage begins.
+        n_passages: passages per row.
+    """
+
+    tokens: TokenTable
+    starts: np.ndarray
+    n_passages: int
+
+
+@dataclass
+class TrainingData:
+    """Training and validation rows and the tokens of every passage they name.
+
+    Attributes:
+        folder: where it lies; `open_data(folder)` gives the same in another process.
+        passages: what `RowTable` numbers refer to; None for a cross-encoder.
+        train_pairs, val_pairs: a cross-encoder's input; None for a bi-encoder.
+        val_corpus: passages that validation searches; None for a cross-encoder, without validation, or where not asked.
+        val_relevant: for each validation row the passages of `val_corpus` known to answer it.
+    """
+
+    folder: Path
     train: RowTable
     val: RowTable | None
-    passages: TokenTable
+    passages: TokenTable | None
+    train_pairs: PairTable | None = None
+    val_pairs: PairTable | None = None
+    val_corpus: TokenTable | None = None
+    val_relevant: Ragged | None = None
 
 
-def load_rows(path: Path, *, need_negatives: bool) -> LoadedRows:
-    """Read a training file with its corpus and check that every row can be trained on.
-
-    Raises:
-        PipelineError: an unknown passage, an empty question, no rows, or rows without a negative where the loss
-            needs one. The message names the file, the row and the id.
-    """
-    return _checked(path, TrainingFile.load(path), need_negatives)
-
-
-def load_val_rows(path: Path | None) -> LoadedRows | None:
-    """Validation rows, None where there are none: no path, no file, an empty file or no rows in it."""
-    if path is None or not path.is_file() or not path.stat().st_size:
-        return None
-    file = TrainingFile.load(path)
-    return _checked(path, file, need_negatives=False) if file.rows else None
-
-
-def _checked(path: Path, file: TrainingFile, need_negatives: bool) -> LoadedRows:
-    if not file.rows:
-        raise PipelineError(f"{path}: holds no rows", fix="look at prep's summary: every question was filtered out")
-    corpus = read_corpus(file.corpus_path)
-    for number, row in enumerate(file.rows):
-        where = f"{path}: row {number} ({row.question_id})"
-        if not row.question.strip():
-            raise PipelineError(f"{where} has an empty question")
-        for name, ids in (("pos_doc", row.positives), ("neg_doc", row.negatives)):
-            for item in ids:
-                if item not in corpus:
-                    raise PipelineError(
-                        f"{where}: {name} names passage {item!r}, which is not in {file.corpus_path}",
-                        fix="use the training file and the corpus of the same prep run",
-                    )
-    known = known_positives(file.rows)
-    bare = [row.question_id for row, positives in zip(file.rows, known, strict=True) if not _negatives(row, positives)]
-    if bare and need_negatives:
-        shown = ", ".join(bare[:_SHOWN]) + ("…" if len(bare) > _SHOWN else "")
-        raise PipelineError(
-            f"{path}: {len(bare)} of {len(file.rows)} rows have no hard negative ({shown})",
-            fix="mine negatives in prep (hard_negatives_to_mine), or train with in_batch_negatives=true",
-        )
-    return LoadedRows(file.rows, corpus, file.corpus_path)
-
-
-def known_positives(rows: Sequence[TrainingRow]) -> list[set[str]]:
-    """For each row every passage known to answer its question, from all rows that ask the same."""
-    by_question: dict[str, set[str]] = {}
-    for row in rows:
-        by_question.setdefault(row.question, set()).update(row.known_positives)
-    return [by_question[row.question] for row in rows]
-
-
-def build_data(
-    train: LoadedRows,
-    val: LoadedRows | None,
+def prepare_data(
+    folder: Path,
+    train: Rows,
+    val: Rows | None,
     *,
     n_passages: int,
-    format_query: Callable[[str], str],
-    format_passage: Callable[[str, str], str],
-    tokenize_queries: Tokenize,
-    tokenize_passages: Tokenize,
+    eval_negatives: int,
+    encode: Encode,
+    val_corpus_size: int = 0,
+    seed: int = 0,
 ) -> TrainingData:
-    """Tokenise every text once. Only passages that some row names are kept.
+    """Tokenise what the rows name into a folder inside `folder`, or open it if this very data lies there.
+
+    One process builds, under the stage's lock; the others call `open_data` afterwards. The new folder takes its name
+    only when it is complete, and folders of other data beside it are removed.
 
     Args:
-        n_passages: passages per query: the positive and the first n_passages - 1 negatives in file order.
+        n_passages: passages per training row: the positive and the first n_passages - 1 negatives in file order.
+        eval_negatives: negatives per validation row.
+        val_corpus_size: passages that validation searches (a bi-encoder only): those that validation rows name and
+            others of their corpora, drawn by `seed`, up to this many; 0 makes none.
     """
-    index: dict[tuple[str, str], int] = {}
-    texts: list[str] = []
+    from pipeline_finetune.tables import build
 
-    def number_of(passage: Passage) -> int:
-        name = (passage.id, passage.text)  # two files may use one id for different texts
-        if name not in index:
-            index[name] = len(texts)
-            texts.append(format_passage(passage.text, passage.title))
-        return index[name]
-
-    def table(loaded: LoadedRows) -> RowTable:
-        rows, corpus, known = loaded.rows, loaded.corpus, known_positives(loaded.rows)
-        positive = np.array([number_of(corpus[row.positives[0]]) for row in rows])
-        negatives = np.full((len(rows), n_passages - 1), MISSING, np.int64)
-        for number, row in enumerate(rows):
-            chosen = _negatives(row, known[number])[: n_passages - 1]
-            negatives[number, : len(chosen)] = [number_of(corpus[item]) for item in chosen]
-        # A known positive that no row names can never be a candidate: nothing to mask, nothing to tokenise.
-        named = ([(item, corpus[item].text) for item in items if item in corpus] for items in known)
-        return RowTable(
-            question_ids=[row.question_id for row in rows],
-            queries=TokenTable([format_query(row.question) for row in rows], tokenize_queries),
-            positive=positive,
-            negatives=negatives,
-            known=[np.array([index[name] for name in names if name in index]) for names in named],
-        )
-
-    train_table = table(train)
-    val_table = table(val) if val else None
-    _report_short_rows(train_table, n_passages)
-    return TrainingData(train_table, val_table, TokenTable(texts, tokenize_passages))
+    sizes = {"n_passages": n_passages, "eval_negatives": eval_negatives}
+    if encode.tokenize_pairs or val is None:
+        val_corpus_size = 0
+    searched = {"size": val_corpus_size, "seed": seed, "corpus": val.corpus_digest()} if val_corpus_size and val else {}
+    described = {
+        "format": _FORMAT,
+        "rows": [train.digest(), val.digest() if val else None],
+        "contract": encode.contract.digest(),
+        "pairs": encode.tokenize_pairs is not None,
+        **sizes,
+        **searched,
+    }
+    name = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+    target = folder / f"tokens-{name}"
+    for other in folder.glob("tokens-*"):
+        if other != target and other.is_dir():
+            shutil.rmtree(other)
+    if not target.is_dir():
+        with replacing_folder(target) as temporary:
+            build(temporary, train, val, **sizes, encode=encode, val_corpus_size=val_corpus_size, seed=seed)
+    return open_data(target)
 
 
-def _negatives(row: TrainingRow, known: set[str]) -> list[str]:
-    """The row's negatives in file order, each once, without passages known to answer the question."""
-    return [item for item in dict.fromkeys(row.negatives) if item not in known]
+def open_data(folder: Path) -> TrainingData:
+    """What `prepare_data` made, memory-mapped: processes on one machine share its pages."""
+    has_val = (folder / "val.names.arrow").is_file()
+    pairs = (folder / "train.pairs.tokens").is_file()
+    searched = (folder / "val_corpus.tokens").is_file()
+    return TrainingData(
+        folder=folder,
+        train=_open_rows(folder, "train"),
+        val=_open_rows(folder, "val") if has_val else None,
+        passages=None if pairs else TokenTable.open(folder, "passages"),
+        train_pairs=_open_pairs(folder, "train") if pairs else None,
+        val_pairs=_open_pairs(folder, "val") if pairs and has_val else None,
+        val_corpus=TokenTable.open(folder, "val_corpus") if searched else None,
+        val_relevant=_open_ragged(folder, "val_relevant") if searched else None,
+    )
 
 
-def _report_short_rows(rows: RowTable, n_passages: int) -> None:
-    short = int((rows.negatives == MISSING).any(axis=1).sum())
-    if short:
-        log.info(
-            "%d of %d rows have fewer than %d negatives and train with what they have "
-            "(raise hard_negatives_to_mine in prep or lower train_n_passages)",
-            short,
-            len(rows),
-            n_passages - 1,
-        )
+def _open_rows(folder: Path, part: str) -> RowTable:
+    teacher = folder / f"{part}.teacher.npy"
+    return RowTable(
+        question_ids=Names(folder / f"{part}.names.arrow"),
+        queries=TokenTable.open(folder, f"{part}.queries") if (folder / f"{part}.queries.tokens").is_file() else None,
+        positive=_open(folder, f"{part}.positive"),
+        negatives=_open(folder, f"{part}.negatives"),
+        known=_open_ragged(folder, f"{part}.known"),
+        teacher=np.load(teacher, mmap_mode="r") if teacher.is_file() else None,
+    )
+
+
+def _open_pairs(folder: Path, part: str) -> PairTable:
+    width = _open(folder, f"{part}.negatives").shape[1] + 1
+    return PairTable(TokenTable.open(folder, f"{part}.pairs"), _open(folder, f"{part}.starts"), width)
+
+
+def _open_ragged(folder: Path, name: str) -> Ragged:
+    return Ragged(_open(folder, f"{name}.offsets"), _open(folder, f"{name}.values"))
+
+
+def _open(folder: Path, name: str) -> np.ndarray:
+    return np.load(folder / f"{name}.npy", mmap_mode="r")

@@ -1,4 +1,4 @@
-"""Training of bi-encoders: distinct texts of a step through one encoder, contrastive loss, in-group validation."""
+"""Training of bi-encoders: distinct texts of a step through one encoder, contrastive loss, validation by search."""
 
 from __future__ import annotations
 
@@ -12,167 +12,191 @@ from torch import nn
 
 from pipeline.retrieval.batching import token_batches
 from pipeline.retrieval.encoder import BiEncoder
-from pipeline_finetune.backward import backward, in_order
+from pipeline_finetune.backward import in_order
 from pipeline_finetune.consolidated import save_consolidated
-from pipeline_finetune.data import MISSING, LoadedRows, RowTable, TrainingData, build_data
-from pipeline_finetune.groups import Group, make_group
-from pipeline_finetune.losses.infonce import InfoNCE
-from pipeline_finetune.memory import activation_tokens, micro_batch_tokens
-from pipeline_finetune.strategy import StepResult
-from pipeline_finetune.throughput import training_flops
-from pipeline_finetune.validation import ranking_metrics
+from pipeline_finetune.data import MISSING, RowTable, TrainingData
+from pipeline_finetune.distributed import World
+from pipeline_finetune.groups import Group, make_group, merge_ranks
+from pipeline_finetune.losses.matryoshka import Matryoshka
+from pipeline_finetune.losses.vectors import VectorLoss
+from pipeline_finetune.steps import Part, StepResult, WatchedLoss, run_parts
+from pipeline_finetune.strategy import Compute, in_local_batches, own_rows, rows_with_negatives
+from pipeline_finetune.tokens import TokenTable
+from pipeline_finetune.validation import ndcg_at_10, ranking_metrics
 
-_ROWS = 1024
+_ROWS = 256
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How a step is cut: tokens at once, tokens whose activations are held, rows at a time when they do not fit."""
+class Texts:
+    """The distinct texts of some rows, numbered: the rows' queries first, then the passages."""
 
-    micro_batch_tokens: int | None = None
-    activation_tokens: int | None = None
-    local_batch: int = 4
+    queries: TokenTable
+    passages: TokenTable
+    rows: np.ndarray
+    numbers: np.ndarray
+
+    @property
+    def lengths(self) -> list[int]:
+        return [*self.queries.lengths[self.rows].tolist(), *self.passages.lengths[self.numbers].tolist()]
+
+    def tokens(self, item: int) -> np.ndarray:
+        first = len(self.rows)
+        return self.queries[self.rows[item]] if item < first else self.passages[self.numbers[item - first]]
+
+    def batches(self, lengths: Sequence[int], max_tokens: int, *, apart: bool) -> list[list[int]]:
+        """Items in batches of similar length; queries and passages `apart` where two encoders read them."""
+        if not apart:
+            return token_batches(lengths, max_tokens)
+        first = len(self.rows)
+        passages = token_batches(lengths[first:], max_tokens)
+        shifted = [[first + item for item in batch] for batch in passages]
+        return token_batches(lengths[:first], max_tokens) + shifted
 
 
 class EmbedTraining:
-    """Contrastive training of a `BiEncoder`. Weights stay in fp32; the forward pass computes in `dtype`."""
+    """Contrastive training of a `BiEncoder`.
+
+    Args:
+        loss: over vectors; `watched` is the innermost loss in it, which sees the scores.
+        in_batch_negatives: passages of the other rows of a step compete too; with `cross_rank` also those that other
+            processes encode.
+    """
 
     def __init__(
         self,
         encoder: BiEncoder,
         data: TrainingData,
         *,
-        temperature: float,
+        loss: VectorLoss | Matryoshka,
+        watched: WatchedLoss,
         in_batch_negatives: bool,
-        dtype: torch.dtype,
-        limits: Limits,
+        cross_rank: bool,
+        compute: Compute,
+        world: World,
     ) -> None:
-        self.model, self.data, self.dtype = encoder, data, dtype
+        assert data.passages is not None
+        self.model, self.data, self.passages = encoder, data, data.passages
         self.device = encoder.device
-        self.in_batch_negatives = in_batch_negatives
-        self.loss = InfoNCE(temperature)
-        self.local_batch = limits.local_batch
-        self.micro_tokens = micro_batch_tokens(limits.micro_batch_tokens, self.device)
-        longest = max(encoder.contract.query_max_length, encoder.contract.passage_max_length)
-        self.held_tokens = activation_tokens(
-            limits.activation_tokens, encoder.model.config, longest, dtype, self.device
-        )
-
-    @classmethod
-    def prepare(
-        cls, encoder: BiEncoder, train: LoadedRows, val: LoadedRows | None, *, n_passages: int, **how: object
-    ) -> EmbedTraining:
-        """Tokenise the rows' texts for `encoder` under its contract. `how` goes to the constructor."""
-        data = build_data(
-            train,
-            val,
-            n_passages=n_passages,
-            format_query=encoder.contract.format_query,
-            format_passage=encoder.contract.format_passage,
-            tokenize_queries=lambda texts: encoder.tokenize(texts, "query"),
-            tokenize_passages=lambda texts: encoder.tokenize(texts, "passage"),
-        )
-        return cls(encoder, data, **how)  # type: ignore[arg-type]
+        self.loss, self.watched = loss, watched
+        self.in_batch_negatives, self.cross_rank = in_batch_negatives, cross_rank
+        self.compute, self.world = compute, world
+        self.per_token = encoder.contract.pooling == "colbert"
+        self.similarity = loss.inner.similarity if isinstance(loss, Matryoshka) else loss.similarity
 
     def names(self, rows: np.ndarray) -> list[str]:
         return [self.data.train.question_ids[row] for row in rows]
 
     def step(self, rows: np.ndarray) -> StepResult:
-        results = [self._step(group, share=len(group.rows) / len(rows)) for group in self._groups(rows)]
-        return StepResult(
-            loss=sum(item.loss for item in results),
-            tokens=sum(item.tokens for item in results),
-            padded_tokens=sum(item.padded_tokens for item in results),
-            flops=sum(item.flops for item in results),
-        )
-
-    def _groups(self, rows: np.ndarray) -> list[Group]:
-        """The whole step if it fits in memory or its rows compete with each other; else local batches one by one."""
-        table = self.data.train
-        whole = make_group(table, rows, in_batch_negatives=self.in_batch_negatives)
-        if self.in_batch_negatives or sum(self._lengths(table, rows, whole.passages)) <= self.held_tokens:
-            return [whole]
-        parts = [rows[start : start + self.local_batch] for start in range(0, len(rows), self.local_batch)]
-        return [make_group(table, part, in_batch_negatives=False) for part in parts]
-
-    def _step(self, group: Group, share: float) -> StepResult:
-        """Gradients of a group that is `share` of its step."""
-        table, rows, passages = self.data.train, group.rows, group.passages
-        lengths = self._lengths(table, rows, passages)
-        batches = token_batches(lengths, self.micro_tokens)
-        n_queries = len(rows)
-        positive = torch.as_tensor(group.positive, device=self.device)
-        candidates = torch.as_tensor(group.candidates, device=self.device)
-
-        def loss_of(vectors: torch.Tensor) -> torch.Tensor:
-            return share * self.loss(vectors[:n_queries], vectors[n_queries:], positive, candidates)
-
-        loss = backward(
-            lambda items: self._encode(table, rows, passages, items),
-            batches,
-            loss_of,
-            hold=sum(lengths) <= self.held_tokens,
+        mine, share = own_rows(rows, self.world)
+        parts = [(mine, share)]
+        if not self.in_batch_negatives:
+            whole = self._texts(self.data.train, mine)
+            if sum(whole.lengths) > self.compute.held_tokens:
+                parts = in_local_batches(mine, share, self.compute.local_batch)
+        return run_parts(
+            (self._part(part, weight) for part, weight in parts),
+            self.model.model,
+            self.watched,
+            held_tokens=self.compute.held_tokens,
+            world_size=self.world.size,
             device=self.device,
         )
-        return StepResult(
-            loss=float(loss),
-            tokens=sum(lengths),
-            padded_tokens=sum(len(batch) * lengths[batch[0]] for batch in batches),
-            flops=training_flops(self.model, lengths),
+
+    def _part(self, rows: np.ndarray, share: float) -> Part:
+        table = self.data.train
+        group = make_group(table, rows, in_batch_negatives=self.in_batch_negatives)
+        texts = Texts(table.queries, self.passages, rows, group.passages)  # type: ignore[arg-type]
+        lengths = texts.lengths
+        if self.cross_rank:
+            numbers = self.world.gather(torch.as_tensor(group.passages, device=self.device))
+            group = merge_ranks(table, rows, [part.cpu().numpy() for part in numbers])
+        columns = self._on_device(group)
+
+        def loss_of(vectors: torch.Tensor) -> torch.Tensor:
+            queries, passages = vectors[: len(rows)], vectors[len(rows) :]
+            if self.cross_rank:
+                passages = torch.cat(self.world.gather(passages))
+            return self.loss(queries, passages, **columns)
+
+        return Part(
+            lengths,
+            texts.batches(lengths, self.compute.micro_tokens, apart=self.model.query_model is not None),
+            lambda items: self._encode(texts, items, max(lengths)),
+            loss_of,
+            share,
         )
 
-    def _lengths(self, table: RowTable, rows: np.ndarray, passages: np.ndarray) -> list[int]:
-        """Tokens of each text: the rows' queries, then the passages."""
-        return [*table.queries.lengths[rows].tolist(), *self.data.passages.lengths[passages].tolist()]
+    def _texts(self, table: RowTable, rows: np.ndarray) -> Texts:
+        named = np.unique(np.concatenate([table.positive[rows], table.negatives[rows].ravel()]))
+        return Texts(table.queries, self.passages, rows, named[named != MISSING])  # type: ignore[arg-type]
 
-    def _encode(self, table: RowTable, rows: np.ndarray, passages: np.ndarray, items: Sequence[int]) -> torch.Tensor:
-        """Vectors of some of the texts (numbered as in `_lengths`): fp32 [len(items), D]."""
-        first = len(rows)
-        tokens = [
-            table.queries[rows[item]] if item < first else self.data.passages[passages[item - first]] for item in items
-        ]
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.model(*self.model.collate(tokens)).float()
+    def _on_device(self, group: Group) -> dict[str, torch.Tensor | None]:
+        arrays = {"positive": group.positive, "candidates": group.candidates, "own": group.own}
+        if self.watched.needs_teacher:
+            arrays["teacher"] = group.teacher
+        return {name: None if value is None else torch.as_tensor(value, device=self.device)
+                for name, value in arrays.items()}  # fmt: skip
+
+    def _encode(self, texts: Texts, items: Sequence[int], width: int) -> torch.Tensor:
+        """Vectors of some of the texts: fp32 [n, D], or [n, width, D] with a vector for each token."""
+        kind = "query" if items[0] < len(texts.rows) else "passage"  # of one kind wherever it matters
+        with torch.autocast(self.device.type, self.compute.dtype, enabled=self.compute.dtype != torch.float32):
+            ids, mask = self.model.collate([texts.tokens(item) for item in items], self.compute.pad_to_multiple_of)
+            vectors = self.model(ids, mask, kind).float()
+        if not self.per_token:
+            return vectors
+        return nn.functional.pad(vectors, (0, 0, 0, max(0, width - vectors.shape[1])))[:, :width]
 
     def validate(self) -> dict[str, float] | None:
-        """Rank each validation row's positive among its own negatives; rows without negatives say nothing."""
+        """Rank each validation row's positive among its own negatives, and search the validation corpus with it."""
         table = self.data.val
-        rows = np.flatnonzero((table.negatives != MISSING).any(axis=1)) if table else np.empty(0, np.int64)
+        rows = rows_with_negatives(table) if table else np.empty(0, np.int64)
         if table is None or not len(rows):
             return None
-        named = np.concatenate([table.positive[rows, None], table.negatives[rows]], axis=1)
-        passages = np.unique(named[named != MISSING])
         self.model.eval()
-        vectors = self._embed(table, rows, passages)
+        scores = self._own_scores(table, rows)
+        values = ranking_metrics(scores, self.model.contract.temperature or 1.0)
+        if self.data.val_corpus is not None and not self.per_token:
+            values["val_ndcg10"] = self._search_quality(table)
         self.model.train()
-        columns = torch.as_tensor(np.searchsorted(passages, named).clip(max=len(passages) - 1))
-        missing = torch.as_tensor(named == MISSING)
-        queries, found = vectors[: len(rows)], vectors[len(rows) :]
-        scores = torch.cat(
-            [
-                (found[columns[start : start + _ROWS]] @ queries[start : start + _ROWS, :, None]).squeeze(-1)
-                for start in range(0, len(rows), _ROWS)
-            ]
-        )
-        return ranking_metrics(scores.masked_fill(missing, -torch.inf), self.loss.temperature)
+        return values
 
-    @torch.no_grad()
-    def _embed(self, table: RowTable, rows: np.ndarray, passages: np.ndarray) -> torch.Tensor:
-        """Vectors of rows' queries, then of passages, on the CPU."""
-        batches = token_batches(self._lengths(table, rows, passages), self.micro_tokens)
-        parts = [self._encode(table, rows, passages, batch).cpu() for batch in batches]
-        return in_order(parts, batches)
+    def _own_scores(self, table: RowTable, rows: np.ndarray) -> torch.Tensor:
+        """Scores of each row's positive and negatives, fp32 [n, 1 + k]; -inf where there are fewer."""
+        scores = torch.full((len(rows), 1 + table.negatives.shape[1]), -torch.inf, device=self.device)
+        for start in range(0, len(rows), _ROWS):
+            part = rows[start : start + _ROWS]
+            group = make_group(table, part, in_batch_negatives=False)
+            vectors = self._embed(Texts(table.queries, self.passages, part, group.passages))  # type: ignore[arg-type]
+            every = self.similarity(vectors[: len(part)], vectors[len(part) :])
+            named = np.concatenate([table.positive[part, None], table.negatives[part]], axis=1)
+            row, place = np.nonzero(named != MISSING)
+            columns = np.searchsorted(group.passages, named[row, place])
+            scores[torch.as_tensor(row + start), torch.as_tensor(place)] = every[
+                torch.as_tensor(row), torch.as_tensor(columns)
+            ]
+        return scores
+
+    def _search_quality(self, table: RowTable) -> float:
+        """nDCG@10 of searching the validation corpus with every validation question."""
+        corpus, relevant = self.data.val_corpus, self.data.val_relevant
+        assert corpus is not None and relevant is not None
+        rows = np.arange(len(table))
+        vectors = self._embed(Texts(table.queries, corpus, rows, np.arange(len(corpus))))  # type: ignore[arg-type]
+        best = [
+            self.similarity(vectors[start : start + _ROWS][: len(rows) - start], vectors[len(rows) :])
+            .topk(min(10, len(corpus)))
+            .indices
+            for start in range(0, len(rows), _ROWS)
+        ]
+        return ndcg_at_10(torch.cat(best).cpu().numpy(), relevant)
+
+    @torch.inference_mode()
+    def _embed(self, texts: Texts) -> torch.Tensor:
+        lengths = texts.lengths
+        batches = texts.batches(lengths, self.compute.micro_tokens, apart=self.model.query_model is not None)
+        return in_order([self._encode(texts, batch, max(lengths)) for batch in batches], batches)
 
     def save(self, folder: Path) -> Path:
         return save_consolidated(self.model, folder)
-
-
-def set_dropout(model: nn.Module, share: float | None) -> None:
-    """Replace the model's own dropout; None keeps it. Only training is concerned: the saved configuration stays."""
-    if share is None:
-        return
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = share
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = share

@@ -10,18 +10,34 @@ from pathlib import Path
 from pipeline.assets import is_embedded
 from pipeline.contract import EncodingContract
 from pipeline.run.snapshot import snapshot
-from pipeline.schemas.common import StageConfig
 from pipeline.schemas.fields import keys_of
+from pipeline.schemas.finetune import FinetuneConfig
 from pipeline_finetune.schedule import Schedule
+from pipeline_finetune.setup import SourceRows
+from pipeline_finetune.tracking import new_run_id
+from pipeline_finetune.trainer import RunIdentity
+
+
+def identify(config: FinetuneConfig, contract: EncodingContract, schedule: Schedule, rows: SourceRows) -> RunIdentity:
+    """The run's identity over settings and the content (not the place) of everything it reads."""
+    val = rows.val
+    contents = {
+        "train": rows.train.digest(),
+        "val": val.digest() if val else None,
+        "searched": val.corpus_digest() if val and config.val_corpus_size else None,
+        "base_model": content_hash(model_path(config.base_model)),
+    }
+    fingerprint = run_fingerprint(config, contract, schedule, contents)
+    return RunIdentity(fingerprint, new_run_id(fingerprint), config.seed)
 
 
 def run_fingerprint(
-    config: StageConfig, contract: EncodingContract, schedule: Schedule, contents: dict[str, Path | None]
+    config: FinetuneConfig, contract: EncodingContract, schedule: Schedule, contents: dict[str, str | None]
 ) -> str:
-    """16 hex digits over configuration, contract, schedule and the content (not the place) of the inputs.
+    """16 hex digits over configuration, contract, schedule and what is read.
 
     Args:
-        contents: name -> file or folder that training reads; None where there is none.
+        contents: name -> hash of something that training reads; None where there is none.
     """
     settings = {
         name: getattr(config, name)
@@ -34,12 +50,12 @@ def run_fingerprint(
         "settings": settings,
         "contract": dataclasses.asdict(contract),
         "plan": plan,
-        "contents": {name: content_hash(path) for name, path in contents.items()},
+        "contents": contents,
     }
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-_PUBLISHING = {"select_best"}  # which checkpoint is used, not how it is trained
+_PUBLISHING = {"select_best", "best_metric", "restore_from"}  # which checkpoint is used, not how it is trained
 _PLAN = ("rows", "global_batch", "total_steps", "warmup_steps")
 
 

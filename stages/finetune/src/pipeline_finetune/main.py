@@ -1,60 +1,65 @@
-"""The finetune stage: mined rows in, a model that loads anywhere out."""
+"""The finetune stage: training rows in, a model that loads anywhere out."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
-from pipeline.errors import PipelineError
 from pipeline.run.stage import StageResult, StageRun, run_stage
-from pipeline.schemas.finetune import EmbedFinetuneConfig
-from pipeline_finetune.checkpoint import Checkpoints
-from pipeline_finetune.data import LoadedRows, load_rows, load_val_rows
+from pipeline.schemas.finetune import FinetuneConfig
+from pipeline_finetune.checkpoint import Checkpoint, Checkpoints
+from pipeline_finetune.distributed import World
+from pipeline_finetune.fingerprint import identify
+from pipeline_finetune.plan import show_plan
 from pipeline_finetune.publish import publish
 from pipeline_finetune.schedule import Schedule, ScheduleKeys, plan_schedule
-from pipeline_finetune.setup import identify, make_trainer, training_contract
+from pipeline_finetune.setup import make_trainer, read_rows, training_contract
 from pipeline_finetune.tracking import train_log
+from pipeline_finetune.trainer import RunIdentity
 
 
-def main(config: EmbedFinetuneConfig, run: StageRun) -> StageResult:
-    """Fine-tune `config.base_model` on mined training rows and publish the last (or best) checkpoint."""
-    if run.family.name != "embed":
-        raise PipelineError(f"finetune of the {run.family.name} family is not built yet")
-    with train_log(run.folder):
-        contract = training_contract(config, run)
-        train = load_rows(Path(config.train_data_path), need_negatives=not config.in_batch_negatives)
-        val = load_val_rows(Path(config.val_data_path) if config.val_data_path else None)
-        schedule = plan_schedule(len(train.rows), ScheduleKeys.from_config(config), explicit=run.explicit)
-        show_plan(run, config, schedule, train, val)
+def main(config: FinetuneConfig, run: StageRun) -> StageResult:
+    """Fine-tune `config.base_model` on training rows and publish the last (or best) checkpoint.
 
-        checkpoints = Checkpoints(Path(config.checkpoint_dir), config.keep_checkpoints)
-        identity = identify(config, contract, schedule, train.corpus_path)
-        newest = checkpoints.open(identity.fingerprint, config.resume)
-        if newest is None or newest.step < schedule.total_steps:
-            trainer = make_trainer(config, contract, (train, val), schedule, checkpoints, identity, newest)
-            if newest:
-                run.log.info("continuing after step %d (%s)", newest.step, newest.path.name)
-            trainer.run()
-        else:
-            run.log.info("this very run is finished: publishing %s again", newest.path.name)
-        return publish(config, run, checkpoints, schedule)
+    Started by torchrun, every process comes here; the first one alone reads rows, writes files and speaks.
+    """
+    world = World.join(config.timeout_minutes)
+    try:
+        with train_log(run.folder) if world.leads else nullcontext():
+            return train(config, run, world)
+    finally:
+        world.leave()
 
 
-def show_plan(
-    run: StageRun, config: EmbedFinetuneConfig, schedule: Schedule, train: LoadedRows, val: LoadedRows | None
-) -> None:
-    """Say what is about to happen and why, before anything costs time."""
-    negatives = "every other passage of the step and hard negatives" if config.in_batch_negatives else "hard negatives"
-    lines = [
-        f"model: {config.base_model}",
-        f"data: {len(train.rows)} rows over {len(train.corpus)} passages, "
-        + (f"{len(val.rows)} validation rows" if val else "no validation rows"),
-        f"loss: InfoNCE over {negatives}, up to {config.train_n_passages} passages per query, "
-        f"temperature {config.temperature:g}",
-        *schedule.explanation,
-    ]
-    run.log.info("training plan")
-    for line in lines:
-        run.log.info("  %s", line)
+def train(config: FinetuneConfig, run: StageRun, world: World) -> StageResult:
+    contract = training_contract(config, run)
+    checkpoints = Checkpoints(Path(config.checkpoint_dir), config.keep_checkpoints, config.best_metric)
+    rows = read_rows(config) if world.leads else None
+    plan: tuple[Schedule, RunIdentity, Path | None] | None = None
+    if rows:
+        schedule = plan_schedule(
+            len(rows.train), ScheduleKeys.from_config(config), world_size=world.size, explicit=run.explicit
+        )
+        show_plan(run, config, schedule, rows)
+        identity = identify(config, contract, schedule, rows)
+        newest = (
+            checkpoints.restore(config.restore_from, identity.fingerprint)
+            if config.restore_from
+            else checkpoints.open(identity.fingerprint, config.resume)
+        )
+        plan = schedule, identity, newest.path if newest else None
+    schedule, identity, place = world.share(plan)  # type: ignore[misc]
+    newest = Checkpoint.read(place) if place else None
+    if newest is None or not (newest.finished or newest.step >= schedule.total_steps):
+        if newest:
+            run.log.info("continuing after step %d (%s)", newest.step, newest.path.name)
+        trainer = make_trainer(config, contract, rows, schedule, checkpoints, identity, newest, world)
+        trainer.run()
+        if trainer.tracker:
+            trainer.tracker.close()
+    else:
+        run.log.info("this very run is finished: publishing %s again", newest.path.name)
+    return publish(config, run, checkpoints, schedule) if world.leads else StageResult(outputs=[])
 
 
 def cli() -> None:

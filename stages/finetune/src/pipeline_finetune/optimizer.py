@@ -16,21 +16,36 @@ _PACKAGES = {
 }
 
 
+def pick_backend(wanted: str, device: torch.device) -> str:
+    """`auto`: the first of TransformerEngine's FusedAdam, FlashAdamW and torch's AdamW that works on `device`.
+
+    Raises:
+        PipelineError: `wanted` needs a GPU or a package that is not there; the message says which.
+    """
+    if wanted == "auto":
+        usable = [name for name in _PACKAGES if device.type == "cuda" and find_spec(_PACKAGES[name][0])]
+        return usable[0] if usable else "adamw"
+    if wanted in _PACKAGES:
+        package, install = _PACKAGES[wanted]
+        if device.type != "cuda":
+            raise PipelineError(f"optimizer_backend={wanted} needs an NVIDIA GPU", fix="set optimizer_backend=auto")
+        if find_spec(package) is None:
+            raise PipelineError(
+                f"optimizer_backend={wanted} needs the package {package}, which is not installed here",
+                fix=f"{install}, or set optimizer_backend=auto",
+            )
+    return wanted
+
+
 def make_optimizer(
     model: nn.Module, backend: str, *, learning_rate: float, weight_decay: float, master_weight_bits: int | None = 32
 ) -> torch.optim.Optimizer:
-    """AdamW over the trainable parameters; matrices decay, norms and biases do not.
-
-    Raises:
-        PipelineError: `backend` needs a package that is not installed; the message says which.
-    """
+    """AdamW by `pick_backend`'s answer over the trainable parameters; matrices decay, norms and biases do not."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [item for item in trainable if item.ndim >= 2], "weight_decay": weight_decay},
         {"params": [item for item in trainable if item.ndim < 2], "weight_decay": 0.0},
     ]
-    if backend in _PACKAGES:
-        _require(backend)
     if backend == "fused_adam":
         from transformer_engine.pytorch.optimizers import FusedAdam
 
@@ -40,15 +55,6 @@ def make_optimizer(
 
         return FlashAdamW(groups, lr=learning_rate, master_weight_bits=master_weight_bits)
     return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
-
-
-def _require(backend: str) -> None:
-    package, install = _PACKAGES[backend]
-    if find_spec(package) is None:
-        raise PipelineError(
-            f"optimizer_backend={backend} needs the package {package}, which is not installed here",
-            fix=f"{install}, or set optimizer_backend=adamw",
-        )
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

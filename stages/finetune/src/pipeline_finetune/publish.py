@@ -7,13 +7,13 @@ from typing import Any
 
 from pipeline.retrieval.hardware import pick_device, pick_dtype
 from pipeline.run.stage import StageResult, StageRun
-from pipeline.schemas.finetune import EmbedFinetuneConfig
-from pipeline_finetune.checkpoint import Checkpoint, Checkpoints
+from pipeline.schemas.finetune import FinetuneConfig
+from pipeline_finetune.checkpoint import LATEST, Checkpoint, Checkpoints
 from pipeline_finetune.schedule import Schedule
 from pipeline_finetune.throughput import peak_flops
 
 
-def publish(config: EmbedFinetuneConfig, run: StageRun, checkpoints: Checkpoints, schedule: Schedule) -> StageResult:
+def publish(config: FinetuneConfig, run: StageRun, checkpoints: Checkpoints, schedule: Schedule) -> StageResult:
     """Point LATEST at the checkpoint to use and report what training was like."""
     chosen = checkpoints.all()[-1]
     best = checkpoints.best()
@@ -21,19 +21,24 @@ def publish(config: EmbedFinetuneConfig, run: StageRun, checkpoints: Checkpoints
         run.log.warning("select_best=true, but there is no validation: publishing the last checkpoint")
     elif config.select_best and best is not None:
         chosen = best
-    checkpoints.point_latest(chosen)
+    checkpoints.point(LATEST, chosen)
     last = checkpoints.all()[-1].state
     metrics = metrics_of(config, last, chosen)
     folder = checkpoints.folder
     logs = [path for path in (folder / "training.jsonl", folder / "validation.jsonl") if path.is_file()]
     headline = [
         ("model", os.path.relpath(chosen.consolidated)),
-        ("steps", f"{schedule.total_steps} of {schedule.global_batch} queries, {schedule.epochs} epochs"),
+        ("steps", f"{last['step']} of {schedule.global_batch} queries, {last['epoch'] + 1} epochs"),
         ("train loss", f"{metrics['train_loss']:.4f}"),
     ]
     if chosen.state["val"]:
         headline.append(
-            ("validation", "loss {val_loss:.4f}, accuracy@1 {val_acc1:.3f}, MRR {val_mrr:.3f}".format(**metrics))
+            (
+                "validation",
+                "loss {val_loss:.4f}, accuracy@1 {val_acc1:.3f}, MRR {val_mrr:.3f}, nDCG@10 {val_ndcg10:.3f}".format(
+                    **metrics
+                ),
+            )
         )
     headline.append(
         (
@@ -44,14 +49,14 @@ def publish(config: EmbedFinetuneConfig, run: StageRun, checkpoints: Checkpoints
     )
     return StageResult(
         outputs=[chosen.consolidated, *logs],
-        counts={"rows": schedule.rows, "steps": schedule.total_steps, "epochs": schedule.epochs},
+        counts={"rows": schedule.rows, "steps": last["step"], "epochs": last["epoch"] + 1},
         metrics=metrics,
         headline=headline,
         next_command=f"pipeline {run.family.name} eval{run.config_hint}",
     )
 
 
-def metrics_of(config: EmbedFinetuneConfig, last: dict[str, Any], chosen: Checkpoint) -> dict[str, float]:
+def metrics_of(config: FinetuneConfig, last: dict[str, Any], chosen: Checkpoint) -> dict[str, float]:
     """Loss at the end of training, validation of the published checkpoint, speed over the whole run."""
     device = pick_device(config.device)
     totals = last["totals"]

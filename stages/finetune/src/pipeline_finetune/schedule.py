@@ -26,8 +26,8 @@ class ScheduleKeys:
     learning_rate: float
     lr_warmup_steps: int
     lr_decay_style: str
-    checkpoint_every_steps: int
-    val_every_steps: int
+    checkpoint_every_steps: int | None
+    val_every_steps: int | None
 
     @classmethod
     def from_config(cls, config: Any) -> ScheduleKeys:
@@ -86,8 +86,16 @@ def plan_schedule(
     steps_per_epoch = math.ceil(n_rows / keys.global_batch_size)
     total = min(steps_per_epoch * keys.num_epochs, keys.max_steps or math.inf)
     warmup, warmup_text = _fit_warmup(keys.lr_warmup_steps, int(total), "lr_warmup_steps" in explicit)
-    checkpoint_every = _fit_interval(keys.checkpoint_every_steps, int(total), "checkpoint_every_steps" in explicit)
-    val_every = _fit_interval(keys.val_every_steps, int(total), "val_every_steps" in explicit)
+    checkpoint_every = (
+        _fit_interval(keys.checkpoint_every_steps, int(total), "checkpoint_every_steps" in explicit)
+        if keys.checkpoint_every_steps
+        else min(steps_per_epoch, int(total))
+    )
+    val_every = (
+        _fit_interval(keys.val_every_steps, int(total), "val_every_steps" in explicit)
+        if keys.val_every_steps
+        else checkpoint_every
+    )
     stopped = f", stopped by max_steps={keys.max_steps}" if total < steps_per_epoch * keys.num_epochs else ""
     lines = [
         *batch_lines,

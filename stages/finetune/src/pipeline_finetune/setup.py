@@ -2,32 +2,58 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from pipeline.contract import FILE_NAME, EncodingContract
-from pipeline.retrieval.encoder import BiEncoder, LoadOptions
+from pipeline.records.sources.read import Needs, read_sources
+from pipeline.records.sources.rows import Rows
 from pipeline.retrieval.hardware import pick_device, pick_dtype
+from pipeline.retrieval.transformer import LoadOptions
 from pipeline.run.stage import StageRun
-from pipeline.schemas.finetune import EmbedFinetuneConfig
+from pipeline.schemas.finetune import FinetuneConfig
 from pipeline_finetune.checkpoint import Checkpoint, Checkpoints
-from pipeline_finetune.data import LoadedRows
-from pipeline_finetune.embed import EmbedTraining, Limits, set_dropout
-from pipeline_finetune.fingerprint import model_path, run_fingerprint
-from pipeline_finetune.optimizer import make_optimizer
+from pipeline_finetune.data import TrainingData, open_data, prepare_data
+from pipeline_finetune.distributed import World
+from pipeline_finetune.families import FAMILIES, FamilyTraining
+from pipeline_finetune.health import CollapseGuard
+from pipeline_finetune.memory import activation_tokens, micro_batch_tokens
+from pipeline_finetune.optimizer import make_optimizer, pick_backend
 from pipeline_finetune.schedule import Schedule
-from pipeline_finetune.tracking import Tracker, new_run_id
-from pipeline_finetune.trainer import RunIdentity, Trainer
+from pipeline_finetune.sinks import open_sinks
+from pipeline_finetune.strategy import Compute
+from pipeline_finetune.tracking import Tracker, log
+from pipeline_finetune.trainer import Policy, RunIdentity, Trainer
 
 
-def training_contract(config: EmbedFinetuneConfig, run: StageRun) -> EncodingContract:
+@dataclass(frozen=True)
+class SourceRows:
+    """Checked training and validation rows."""
+
+    train: Rows
+    val: Rows | None
+
+
+def read_rows(config: FinetuneConfig) -> SourceRows:
+    """Read and check every row before anything else costs time."""
+    needs = Needs(FAMILIES[type(config)].needs_negatives(config), config.loss in ("margin_mse", "kl"))
+    how = {"seed": config.seed, "use_dataset_instruction": config.use_dataset_instruction}
+    train = read_sources(config.train_data_path, max_samples=config.max_train_samples, needs=needs, **how)
+    val = read_sources(config.val_data_path, kind="val", **how)
+    assert train is not None
+    return SourceRows(train, val)
+
+
+def training_contract(config: FinetuneConfig, run: StageRun) -> EncodingContract:
     """Prep's contract beside the training file if it was made for this base model, else the configuration's."""
-    folder = Path(config.train_data_path).parent
-    own = EncodingContract.from_config(config)
-    upstream = EncodingContract.load(folder)
-    if upstream is None:
+    own = EncodingContract.from_config(config, run.family.name)
+    upstream, folder = _contract_beside(config.train_data_path)
+    if upstream is None or upstream.family != own.family:
         return own
     if upstream.base_model != config.base_model:
         run.log.warning(
@@ -37,70 +63,76 @@ def training_contract(config: EmbedFinetuneConfig, run: StageRun) -> EncodingCon
         )
         return own
     held = upstream.under(config, run.command_line, source=str(folder / FILE_NAME))
-    contract = held.with_(revision=own.revision, temperature=own.temperature, family=own.family)
-    changed = [name for name in contract.__dataclass_fields__ if getattr(contract, name) != getattr(own, name)]
-    for name in set(changed) - {"dimension", "dtype", "tokenizer_hash"}:
+    contract = held.with_(revision=own.revision, temperature=own.temperature, share_encoder=own.share_encoder)
+    changed = [item.name for item in dataclasses.fields(own) if getattr(contract, item.name) != getattr(own, item.name)]
+    for name in sorted(set(changed) - {"dimension", "dtype", "tokenizer_hash"}):
         run.log.info("%s=%r as in %s (not %r)", name, getattr(contract, name), folder / FILE_NAME, getattr(own, name))
     return contract
 
 
-def identify(
-    config: EmbedFinetuneConfig, contract: EncodingContract, schedule: Schedule, corpus_path: Path
-) -> RunIdentity:
-    """The run's fingerprint over settings and the content of everything it reads."""
-    val_path = Path(config.val_data_path) if config.val_data_path else None
-    contents = {
-        "train": Path(config.train_data_path),
-        "corpus": corpus_path,
-        "val": val_path,
-        "base_model": model_path(config.base_model),
-    }
-    fingerprint = run_fingerprint(config, contract, schedule, contents)
-    return RunIdentity(fingerprint, new_run_id(fingerprint), config.seed)
+def _contract_beside(source: object) -> tuple[EncodingContract | None, Path]:
+    """The contract in the folder of a single local source."""
+    if not isinstance(source, str) or source.startswith("hf://"):
+        return None, Path()
+    folder = Path(source).expanduser().parent
+    return EncodingContract.load(folder), folder
 
 
 def make_trainer(
-    config: EmbedFinetuneConfig,
+    config: FinetuneConfig,
     contract: EncodingContract,
-    rows: tuple[LoadedRows, LoadedRows | None],
+    rows: SourceRows | None,
     schedule: Schedule,
     checkpoints: Checkpoints,
     identity: RunIdentity,
     newest: Checkpoint | None,
+    world: World,
 ) -> Trainer:
-    """Model, data, loss and optimizer put together, at the start or where `newest` left off."""
+    """Model, data, loss and optimizer put together, at the start or where `newest` left off.
+
+    `rows` are None on every process but the first.
+    """
+    family = FAMILIES[type(config)]
     device = pick_device(config.device)
     dtype = pick_dtype(config.precision, device)
-    torch.manual_seed(config.seed)
     kernel = attention(config.attn_implementation, device, dtype, config.dropout)
-    # The revision names a commit of the hub model; a checkpoint of ours has none.
-    options = LoadOptions(None if newest else config.base_model_revision, config.trust_remote_code, kernel)
-    place = str(newest.consolidated) if newest else config.base_model
-    encoder = BiEncoder.load(place, contract, device=device, options=options)
-    set_dropout(encoder, config.dropout)
-    limits = Limits(config.micro_batch_tokens, config.activation_tokens, schedule.local_batch)
-    training = EmbedTraining.prepare(
-        encoder,
-        *rows,
-        n_passages=config.train_n_passages,
-        temperature=config.temperature,
-        in_batch_negatives=config.in_batch_negatives,
-        dtype=dtype,
-        limits=limits,
+    # Revision and sub-model name parts of the base model; a checkpoint of ours has neither.
+    options = LoadOptions(
+        None if newest else config.base_model_revision,
+        config.trust_remote_code,
+        kernel,
+        None if newest else config.extract_submodel,
     )
+    torch.manual_seed(config.seed)
+    place = str(newest.consolidated) if newest else config.base_model
+    encoder = family.load(place, contract, device, options, config.seed)
+    set_dropout(encoder, config.dropout)
+    data = _data(config, encoder, family, rows, world)
+    if config.torch_compile:
+        for body in family.bodies(encoder):
+            body.compile(dynamic=True)
+    compute = Compute(
+        dtype,
+        micro_batch_tokens(config.micro_batch_tokens, device),
+        activation_tokens(
+            config.activation_tokens, family.bodies(encoder)[0].config, family.longest(contract), dtype, device
+        ),
+        schedule.local_batch,
+        config.pad_to_multiple_of,
+    )
+    training = family.training(config, encoder, data, compute, world)
+    backend = pick_backend(config.optimizer_backend, device)
     optimizer = make_optimizer(
         encoder,
-        config.optimizer_backend,
+        backend,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
         master_weight_bits=config.flash_adamw_master_weight_bits,
     )
-    tracker = Tracker(
-        Path(config.checkpoint_dir),
-        identity.run_id,
-        start_step=newest.step if newest else 0,
-        total_steps=schedule.total_steps,
-    )
+    tracker = None
+    if world.leads:
+        log.info("optimizer %s, attention %s, %s, on %s", backend, kernel or "torch's own", _name(dtype), device)
+        tracker = _tracker(config, identity, schedule, newest)
     trainer = Trainer(
         training,
         optimizer,
@@ -108,22 +140,81 @@ def make_trainer(
         checkpoints=checkpoints,
         tracker=tracker,
         identity=identity,
-        max_grad_norm=config.max_grad_norm,
+        policy=Policy(
+            config.max_grad_norm,
+            getattr(config, "data_order", "random"),
+            config.early_stopping_patience,
+            config.select_best or config.early_stopping_patience is not None,
+            CollapseGuard() if getattr(config, "stop_on_collapse", False) else None,
+        ),
+        world=world,
     )
     if newest:
         trainer.restore(newest)
     return trainer
 
 
+def _data(
+    config: FinetuneConfig, encoder: nn.Module, family: FamilyTraining, rows: SourceRows | None, world: World
+) -> TrainingData:
+    """Tokens of every text, written once by the first process and shared by all."""
+    folder = None
+    if rows is not None:
+        folder = prepare_data(
+            Path(config.output_dir),
+            rows.train,
+            rows.val,
+            n_passages=config.train_n_passages,
+            eval_negatives=config.eval_negative_size or config.train_n_passages - 1,
+            encode=family.encode(encoder),
+            val_corpus_size=config.val_corpus_size,
+            seed=config.seed,
+        ).folder
+        family.report(encoder)
+    return open_data(world.share(folder))  # type: ignore[arg-type]
+
+
+def _tracker(config: FinetuneConfig, identity: RunIdentity, schedule: Schedule, newest: Checkpoint | None) -> Tracker:
+    sinks = open_sinks(
+        Path(config.output_dir) / "logs",
+        identity.run_id,
+        dataclasses.asdict(config),
+        tensorboard=config.tensorboard,
+        wandb=config.wandb,
+    )
+    return Tracker(
+        Path(config.checkpoint_dir),
+        identity.run_id,
+        start_step=newest.step if newest else 0,
+        total_steps=schedule.total_steps,
+        sinks=sinks,
+    )
+
+
 def attention(wanted: str | None, device: torch.device, dtype: torch.dtype, dropout: float | None) -> str | None:
     """The asked attention kernel, else the fastest for this machine (None is torch's own).
 
-    On a GPU FlashAttention 2 where it is installed. On a CPU torch's fused kernel is slow in bf16 (its backward pass
-    most of all) and cannot drop out: there the plain formula, whose products run as large bf16 ones, takes a third of
-    the time.
+    On a GPU FlashAttention 2 where it is installed: it also leaves padding out. On a CPU torch's fused kernel is slow
+    in bf16 (its backward pass most of all) and cannot drop out: there the plain formula, whose products run as large
+    bf16 ones, takes a third of the time.
     """
     if wanted:
         return wanted
     if device.type == "cuda":
         return "flash_attention_2" if find_spec("flash_attn") else None
     return "eager" if dtype == torch.bfloat16 or dropout != 0 else None
+
+
+def set_dropout(model: nn.Module, share: float | None) -> None:
+    """Replace the model's own dropout; None keeps it. Only training is concerned: the saved configuration stays."""
+    if share is None:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = share
+
+
+def _name(dtype: torch.dtype) -> str:
+    return "bf16" if dtype == torch.bfloat16 else "fp32"

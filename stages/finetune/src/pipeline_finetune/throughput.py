@@ -11,17 +11,18 @@ from torch import nn
 _SIZE, _ROUNDS = 2048, 3
 
 
-def training_flops(model: nn.Module, lengths: Sequence[int]) -> float:
-    """Floating-point operations of forward and backward over texts of these token lengths, padding not counted.
+def training_flops(body: nn.Module, lengths: Sequence[int]) -> float:
+    """Floating-point operations of forward and backward of a transformer over inputs of these token lengths.
 
-    6 per weight of a linear layer and token, and 12 x width per layer and pair of tokens for attention.
+    Padding is not counted: 6 per weight of a linear layer and token, and 12 x width per layer and pair of tokens for
+    attention.
     """
     weights = sum(
         module.weight.numel()
-        for name, module in model.named_modules()
+        for name, module in body.named_modules()
         if isinstance(module, nn.Linear) and "pooler" not in name
     )
-    config = model.model.config
+    config = body.config
     per_pair = 12 * config.num_hidden_layers * config.hidden_size
     return float(6 * weights * sum(lengths) + per_pair * sum(length * length for length in lengths))
 

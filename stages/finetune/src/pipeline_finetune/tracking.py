@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.run.files import read_jsonl, write_jsonl
 from pipeline.run.progress import duration
+from pipeline_finetune.sinks import Sink
 
 _WINDOW = 20
 _STEPS = "pipeline.finetune.steps"
+log = logging.getLogger("pipeline")
 
 
 @contextmanager
@@ -48,29 +51,25 @@ class Tracker:
     Lines after the step a run continues from belong to work that is done again: they are taken out.
     """
 
-    def __init__(self, folder: Path, run_id: str, *, start_step: int, total_steps: int) -> None:
-        self.run_id, self.total = run_id, total_steps
+    def __init__(
+        self, folder: Path, run_id: str, *, start_step: int, total_steps: int, sinks: Sequence[Sink] = ()
+    ) -> None:
+        self.run_id, self.total, self.sinks = run_id, total_steps, sinks
         self.training, self.validation = folder / "training.jsonl", folder / "validation.jsonl"
         self._recent: deque[float] = deque(maxlen=_WINDOW)
         self._text = logging.getLogger(_STEPS)
         for path in (self.training, self.validation):
             _keep_until(path, start_step)
-        self.seconds = self.examples = self.tokens = 0.0
 
     def step(self, *, step: int, epoch: int, seconds: float, examples: int, tokens: int, **values: float) -> float:
         """Write the line of a finished step (counted from 1) and return the seconds left."""
         self._recent.append(seconds)
-        self.seconds, self.examples, self.tokens = (
-            self.seconds + seconds,
-            self.examples + examples,
-            self.tokens + tokens,
-        )
         eta = (self.total - step) * sum(self._recent) / len(self._recent)
         line = {
             "run_id": self.run_id,
             "step": step,
             "epoch": epoch,
-            **values,
+            **{name: value if math.isfinite(value) else None for name, value in values.items()},
             "examples_per_s": round(examples / seconds, 2),
             "tokens_per_s": round(tokens / seconds, 1),
             "time_per_step": round(seconds, 4),
@@ -78,6 +77,8 @@ class Tracker:
             "timestamp": _now(),
         }
         _append(self.training, line)
+        curves = {name: value for name, value in line.items() if isinstance(value, float)}
+        self._to_sinks(step, {f"train/{name}": value for name, value in curves.items()})
         self._text.info(
             "step %d/%d epoch %d loss %.4f lr %.3g grad norm %.3f, %.0f tokens/s, %s left",
             step,
@@ -94,6 +95,15 @@ class Tracker:
     def validated(self, *, step: int, epoch: int, **values: float) -> None:
         line = {"run_id": self.run_id, "step": step, "epoch": epoch, **values, "timestamp": _now()}
         _append(self.validation, line)
+        self._to_sinks(step, {name.replace("val_", "val/", 1): value for name, value in values.items()})
+
+    def close(self) -> None:
+        for sink in self.sinks:
+            sink.close()
+
+    def _to_sinks(self, step: int, values: dict[str, float]) -> None:
+        for sink in self.sinks:
+            sink.write(step, values)
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def _encode(encoder: BiEncoder, texts: list[str], kind: str, batch_tokens: int, 
     padding = padding_share(lengths, token_batches(lengths, batch_tokens))
     cut = sum(length >= encoder.contract.max_length(kind) for length in lengths)
     with progress(f"encoding ({kind})", len(texts), "texts") as bar:
-        vectors = encoder.encode_tokens(tokens, batch_tokens=batch_tokens, on_batch=bar.advance)
+        vectors = encoder.encode_tokens(tokens, kind, batch_tokens=batch_tokens, on_batch=bar.advance)
     seconds = max(time.monotonic() - begun, 1e-9)
     log.info(
         f"encoded {len(texts):,} {kind} texts, {sum(lengths):,} tokens, {len(texts) / seconds:,.0f} texts/s, "

@@ -5,17 +5,20 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pipeline_finetune.losses.base import softmax_loss
+
 
 class InfoNCE(nn.Module):
     """Cross-entropy of the positive among a query's candidate passages, scores divided by a temperature.
 
-    For query `i` with positive `p` and candidates `C_i`: ``-log(exp(s_ip / t) / sum_{j in C_i} exp(s_ij / t))`` with
-    ``s_ij = q_i . p_j``. The mask says who competes, so one loss serves both ways of training:
+    For query `i` with positive `p` and candidates `C_i`: ``-log(exp(s_ip / t) / sum_{j in C_i} exp(s_ij / t))``.
+    The mask says who competes, so one loss serves every way of training:
 
-    * hard negatives only: each query's own passages are its candidates. The batch size then changes the number of
-      updates, never the task.
+    * hard negatives only (the default): each query's own passages are its candidates. The batch size then changes the
+      number of updates, never the task.
     * in-batch negatives: every distinct passage of the step is a candidate, except known positives of the query.
       Larger batches make the task harder. Use it with unrolled or synthetic data only with known positives masked.
+    * cross-rank negatives: the same over the passages of all processes.
 
     Because a step's passages are distinct, a passage that several rows share is one column and counts once.
 
@@ -24,26 +27,25 @@ class InfoNCE(nn.Module):
     (https://arxiv.org/abs/2004.04906).
 
     Relations: sentence-transformers calls the in-batch form MultipleNegativesRankingLoss (its scale is 1 / t); with
-    gradients through cached vectors it is the CachedMultipleNegativesRankingLoss. The listwise softmax of a
-    cross-encoder is the same formula over the scores of one query's passages.
+    gradients through cached vectors it is the CachedMultipleNegativesRankingLoss. `ListwiseSoftmax` is the same
+    formula over a cross-encoder's scores.
 
     Args:
         temperature: > 0. Small values look at the hardest candidates alone.
     """
+
+    needs_teacher = False
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
         self.temperature = temperature
 
     def forward(
-        self, queries: torch.Tensor, passages: torch.Tensor, positive: torch.Tensor, candidates: torch.Tensor
+        self,
+        scores: torch.Tensor,
+        positive: torch.Tensor,
+        candidates: torch.Tensor,
+        teacher: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Mean loss of a step, a scalar in fp32.
-
-        Args:
-            queries: [B, D]. passages: [P, D], distinct passages of the step.
-            positive: int64 [B], column of each query's positive.
-            candidates: bool [B, P], True where the passage competes for the query; the positive's column is True.
-        """
-        scores = queries.float() @ passages.float().T / self.temperature
-        return nn.functional.cross_entropy(scores.masked_fill(~candidates, -torch.inf), positive)
+        """See `Loss`; `teacher` is not used."""
+        return softmax_loss(scores, positive, candidates, self.temperature)

@@ -1,0 +1,158 @@
+"""Speed and memory of training, ours against sentence-transformers, as ratios measured in one run.
+
+    python benchmarks/training.py --data BEIR_DIR [--family embed|rerank] [--smoke]
+
+Same rows, lengths, negatives, batch, steps, optimizer steps and threads; each system in a process of its own; the first
+steps left out for all; no checkpoints and no validation in the timed part. See benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from rows import Row, distinct_share, read_texts, shared_rows, show, write_rows
+from systems import PEER, Setting, System, measure_gemm, run_ours, run_peer
+
+from pipeline.errors import PipelineError
+from pipeline.home import workspace
+
+OURS = "ours"
+NEGATIVES = 4
+SHARES = (0.4, 1.0)
+PEER_LOSSES = {"embed": ("mnrl", "cached"), "rerank": ("listnet", "bce")}
+"""Names in peer_process.py: (Cached)MultipleNegativesRankingLoss, ListNetLoss and BinaryCrossEntropyLoss."""
+
+
+def systems_of(family: str, step_tokens: int) -> dict[str, System]:
+    """Ours first: every ratio is against it. GradCache is forced by holding a quarter of a step's tokens."""
+    ours = [
+        System(OURS, bf16=True),
+        System("ours-fp32"),
+    ]
+    if family == "embed":
+        held, split = f"activation_tokens={4 * step_tokens}", f"activation_tokens={step_tokens // 4}"
+        ours += [
+            System("ours-held", bf16=True, overrides=(held,)),
+            System("ours-gradcache", bf16=True, overrides=(split,)),
+        ]
+    peers = [
+        System(f"{loss}-{'bf16' if bf16 else 'fp32'}", loss, bf16)
+        for loss in PEER_LOSSES[family]
+        for bf16 in (False, True)
+    ]
+    return {system.name: system for system in (*ours, *peers)}
+
+
+def measure(
+    arguments: argparse.Namespace, setting: Setting, rows: list[Row], gemm: dict[str, float], folder: Path
+) -> list[dict[str, float | str]]:
+    """Run every chosen system on these rows."""
+    train, peer_rows = write_rows(folder / "data", rows)
+    step_tokens = setting.batch * (2 + NEGATIVES) * setting.max_length
+    found = []
+    for number, system in enumerate(systems_of(setting.family, step_tokens).values()):
+        if arguments.systems and system.name not in arguments.systems:
+            continue
+        print(f"{system.name} …", file=sys.stderr, flush=True)
+        place = folder / f"system{number}"
+        seen = (
+            run_peer(system, setting, peer_rows, place) if system.peer_loss else run_ours(system, setting, train, place)
+        )
+        peak = gemm["bf16" if system.bf16 else "fp32"]
+        found.append({"system": system.name, **seen, "mfu": seen["flops"] / seen["seconds"] / peak})
+    return found
+
+
+def table(found: list[dict], share: float, batch: int) -> list[dict[str, object]]:
+    """One line for each system; `slower` and `memory` are its seconds and peak over ours."""
+    ours = next((item for item in found if item["system"] == OURS), None)
+    return [
+        {
+            "system": item["system"],
+            "distinct/total": f"{share:.2f}",
+            "seconds": f"{item['seconds']:.2f}",
+            "rows/s": f"{item['steps'] * batch / item['seconds']:.1f}",
+            "tokens/s": f"{item['tokens'] / item['seconds']:.0f}",
+            "padding": f"{item['padding']:.0%}",
+            "MFU": f"{item['mfu']:.0%}",
+            "peak MiB": f"{item['peak_mib']:.0f}",
+            "process s": f"{item['process_s']:.1f}",
+            "slower": f"{item['seconds'] / ours['seconds']:.2f}x" if ours else "",
+            "memory": f"{item['peak_mib'] / ours['peak_mib']:.2f}x" if ours else "",
+        }
+        for item in found
+    ]
+
+
+def gradcache_overhead(found: list[dict]) -> float | None:
+    """Extra time of a step computed twice, against one held in memory whole."""
+    seconds = {item["system"]: item["seconds"] for item in found}
+    if {"ours-held", "ours-gradcache"} <= seconds.keys():
+        return seconds["ours-gradcache"] / seconds["ours-held"] - 1
+    return None
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", type=Path, default=workspace() / "data" / "demo" / "corpus", help="BEIR folder or folder of .md files"
+    )
+    parser.add_argument("--family", choices=("embed", "rerank"), default="embed")
+    parser.add_argument("--rows", type=int, help="rows in all, warm-up included (instead of --steps)")
+    parser.add_argument("--batch", type=int, default=32, help="rows per step")
+    parser.add_argument("--steps", type=int, default=4, help="measured steps")
+    parser.add_argument("--warmup", type=int, default=1, help="first steps that do not count")
+    parser.add_argument("--max-length", type=int, default=256)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--systems", nargs="*", default=[], help="only these, such as ours mnrl-bf16")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="keys of our stage")
+    parser.add_argument("--output", type=Path, help="also write the JSON here")
+    parser.add_argument("--smoke", action="store_true", help="16 rows, 4 per step, 64 tokens: does it run at all?")
+    arguments = parser.parse_args()
+    if arguments.smoke:
+        arguments.rows, arguments.batch, arguments.max_length = 16, 4, 64
+    if arguments.rows:
+        arguments.steps = arguments.rows // arguments.batch - arguments.warmup
+    if arguments.steps < 1 or arguments.warmup < 1:
+        parser.error("at least one step of warm-up and one measured step")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse()
+    setting = Setting(
+        arguments.family, arguments.batch, arguments.warmup, max_length=arguments.max_length, threads=arguments.threads,
+        cpu=arguments.device == "cpu", overrides=tuple(arguments.set),
+    )  # fmt: skip
+    texts = read_texts(arguments.data)
+    rows_needed = (arguments.steps + arguments.warmup) * arguments.batch
+    lines, overhead = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        gemm = measure_gemm(setting, Path(folder) / "gemm")
+        for share in SHARES:
+            rows = shared_rows(
+                texts, rows_needed, share=share, batch=setting.batch, negatives=NEGATIVES, seed=setting.seed
+            )
+            real = distinct_share(rows, setting.batch)
+            found = measure(arguments, setting, rows, gemm, Path(folder) / f"share{share}")
+            lines += table(found, real, setting.batch)
+            overhead[f"{real:.2f}"] = gradcache_overhead(found)
+    facts = {
+        "data": str(arguments.data), "peer": PEER, "batch": setting.batch, "steps": arguments.steps,
+        "max_length": setting.max_length, "threads": setting.threads, "device": arguments.device,
+        "gemm_tflops": {name: round(value / 1e12, 3) for name, value in gemm.items()},
+        "gradcache_overhead": overhead, "overrides": list(setting.overrides),
+    }  # fmt: skip
+    show(f"Training speed, {arguments.family}", lines, facts, arguments.output)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except PipelineError as error:
+        sys.exit(f"error: {error}")
