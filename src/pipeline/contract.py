@@ -151,6 +151,19 @@ class EncodingContract:
                 )
         return self
 
+    def need_one_vector(self, model: str) -> EncodingContract:
+        """This contract, if a text is one vector under it.
+
+        Raises:
+            PipelineError: pooling "colbert" gives one for every token, which only training can use so far.
+        """
+        if self.pooling == "colbert":
+            raise PipelineError(
+                f"{model} gives a vector for every token (pooling=colbert); searching with those is not built yet",
+                fix="load it in sentence-transformers' MultiVectorEncoder, or train with another pooling",
+            )
+        return self
+
     def with_(self, **changes: Any) -> EncodingContract:
         return replace(self, **changes)
 

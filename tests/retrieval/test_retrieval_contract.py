@@ -72,3 +72,9 @@ def test_foreign_metadata_is_read_and_what_we_lack_is_refused(tmp_path):
             foreign(tmp_path, plain, modes)
     with pytest.raises(PipelineError, match="a Dense module is not supported"):
         foreign(tmp_path, [*plain, "Dense"], {"pooling_mode": "mean"})
+
+
+def test_stages_that_need_one_vector_refuse_token_vectors():
+    with pytest.raises(PipelineError, match=r"my-model gives a vector for every token"):
+        EncodingContract(pooling="colbert").need_one_vector("my-model")
+    assert EncodingContract(pooling="last").need_one_vector("my-model").pooling == "last"

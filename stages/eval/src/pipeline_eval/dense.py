@@ -60,8 +60,9 @@ class DenseSystem:
     def open(self, corpus: dict[str, Passage]) -> Iterator[VectorIndex]:
         """Load the model and encode the corpus; the model's memory is given back at the end."""
         compute = self.compute
+        contract = self.contract.need_one_vector(self.reference)
         model = BiEncoder.load(
-            self.reference, self.contract, device=compute.device, dtype=compute.dtype, options=self.options
+            self.reference, contract, device=compute.device, dtype=compute.dtype, options=self.options
         )
         try:
             yield VectorIndex(

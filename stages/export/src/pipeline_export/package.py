@@ -36,7 +36,12 @@ def source_model(reference: str) -> tuple[Path, EncodingContract]:
         )
     if contract.family != "embed":
         raise PipelineError(f"{folder} is a {contract.family} model", fix=f"use `pipeline {contract.family} export`")
-    return folder, contract
+    if not contract.share_encoder:
+        raise PipelineError(
+            f"{folder} has one encoder for queries and one for passages; exporting two is not built yet",
+            fix="train with share_encoder=true",
+        )
+    return folder, contract.need_one_vector(str(folder))
 
 
 def write_package(model: BiEncoder, source: Path, contract: EncodingContract, folder: Path) -> EncodingContract:

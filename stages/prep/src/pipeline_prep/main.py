@@ -84,6 +84,7 @@ def load_encoder(config: PrepConfig, run: StageRun, device: Any) -> BiEncoder:
     place = Path(config.base_model).expanduser()
     own = EncodingContract.load(place) if place.is_dir() else None
     contract = own.under(config, run.command_line, str(place)) if own else EncodingContract.from_config(config)
+    contract.need_one_vector(config.base_model)
     dtype = pick_dtype(config.precision, device)
     options = LoadOptions(config.base_model_revision, config.trust_remote_code, config.attn_implementation)
     encoder = BiEncoder.load(config.base_model, contract, device=device, dtype=dtype, options=options)
