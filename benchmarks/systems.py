@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rows import Row
+
 from pipeline.assets import resolve_model
 from pipeline.config import resolve
 from pipeline.errors import PipelineError
@@ -94,6 +96,16 @@ def measure_gemm(setting: Setting, folder: Path) -> dict[str, float]:
     """Operations per second of a large matrix product on this machine now: {"fp32": …, "bf16": …}."""
     folder.mkdir(parents=True)
     return _process([sys.executable], "ours_process.py", {"gemm": True, "cpu": setting.cpu}, setting, folder)
+
+
+def measure_gradcache(setting: Setting, rows: list[Row], folder: Path) -> dict[str, float]:
+    """Extra time of a step over these rows whose activations are held in half, or not at all."""
+    folder.mkdir(parents=True)
+    passages = [row.positive for row in rows] + [text for row in rows for text in row.negatives]
+    spec = {
+        "model": MODEL, "queries": [row.query for row in rows], "passages": passages, "max_length": setting.max_length
+    }  # fmt: skip
+    return _process([sys.executable], "gradcache_process.py", spec, setting, folder)
 
 
 def peer_command() -> list[str]:

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from rows import Row, distinct_share, read_texts, shared_rows, show, write_rows
-from systems import PEER, Setting, System, measure_gemm, run_ours, run_peer
+from systems import PEER, Setting, System, measure_gemm, measure_gradcache, run_ours, run_peer
 
 from pipeline.errors import PipelineError
 from pipeline.home import workspace
@@ -27,18 +27,9 @@ PEER_LOSSES = {"embed": ("mnrl", "cached"), "rerank": ("listnet", "bce")}
 """Names in peer_process.py: (Cached)MultipleNegativesRankingLoss, ListNetLoss and BinaryCrossEntropyLoss."""
 
 
-def systems_of(family: str, step_tokens: int) -> dict[str, System]:
-    """Ours first: every ratio is against it. GradCache is forced by a budget below what a step needs."""
-    ours = [
-        System(OURS, bf16=True),
-        System("ours-fp32"),
-    ]
-    if family == "embed":
-        held, split = f"activation_tokens={4 * step_tokens}", f"activation_tokens={step_tokens // 8}"
-        ours += [
-            System("ours-held", bf16=True, overrides=(held,)),
-            System("ours-gradcache", bf16=True, overrides=(split,)),
-        ]
+def systems_of(family: str) -> dict[str, System]:
+    """Ours first: every ratio is against it."""
+    ours = [System(OURS, bf16=True), System("ours-fp32")]
     peers = [
         System(f"{loss}-{'bf16' if bf16 else 'fp32'}", loss, bf16)
         for loss in PEER_LOSSES[family]
@@ -50,9 +41,8 @@ def systems_of(family: str, step_tokens: int) -> dict[str, System]:
 def measure(arguments: argparse.Namespace, setting: Setting, rows: list[Row], folder: Path) -> list[dict]:
     """Run every chosen system on these rows."""
     train, peer_rows = write_rows(folder / "data", rows)
-    step_tokens = setting.batch * (2 + NEGATIVES) * setting.max_length
     found = []
-    for number, system in enumerate(systems_of(setting.family, step_tokens).values()):
+    for number, system in enumerate(systems_of(setting.family).values()):
         if arguments.systems and system.name not in arguments.systems:
             continue
         print(f"{system.name} …", file=sys.stderr, flush=True)
@@ -83,14 +73,6 @@ def table(found: list[dict], share: float, batch: int, gemm: dict[str, float]) -
         }
         for item in found
     ]
-
-
-def gradcache_overhead(found: list[dict]) -> float | None:
-    """Extra time of a step computed twice, against one held in memory whole."""
-    seconds = {item["system"]: item["seconds"] for item in found}
-    if {"ours-held", "ours-gradcache"} <= seconds.keys():
-        return seconds["ours-gradcache"] / seconds["ours-held"] - 1
-    return None
 
 
 def parse() -> argparse.Namespace:
@@ -136,13 +118,18 @@ def main() -> None:
             rows = shared_rows(texts, count, share=share, batch=setting.batch, negatives=NEGATIVES, seed=setting.seed)
             measured[distinct_share(rows, setting.batch)] = measure(arguments, setting, rows, folder / f"share{share}")
             peaks.append(measure_gemm(setting, folder / f"gemm{share}"))
+        cached = (
+            measure_gradcache(setting, rows[: setting.batch], folder / "gradcache")
+            if setting.family == "embed" and setting.cpu
+            else None
+        )
     gemm = {kind: max(peak[kind] for peak in peaks) for kind in ("fp32", "bf16")}  # other work on the machine lowers it
     lines = [line for share, found in measured.items() for line in table(found, share, setting.batch, gemm)]
     facts = {
         "data": str(arguments.data), "peer": PEER, "batch": setting.batch, "steps": arguments.steps,
         "max_length": setting.max_length, "threads": setting.threads, "device": arguments.device,
         "gemm_tflops": {kind: round(value / 1e12, 3) for kind, value in gemm.items()},
-        "gradcache_overhead": {f"{share:.2f}": gradcache_overhead(found) for share, found in measured.items()},
+        "gradcache_overhead": cached,
         "overrides": list(setting.overrides),
     }  # fmt: skip
     show(f"Training speed, {arguments.family}", lines, facts, arguments.output)

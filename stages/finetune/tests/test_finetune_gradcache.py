@@ -62,7 +62,7 @@ def masks() -> dict[str, torch.Tensor]:
 
 
 def gradients(
-    encoder: nn.Module, loss: Callable[..., torch.Tensor], batches: Sequence[Sequence[int]], *, hold: bool
+    encoder: nn.Module, loss: Callable[..., torch.Tensor], batches: Sequence[Sequence[int]], *, held: int
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
     """Loss, gradients by parameter name, and a random number that is drawn after the step."""
     ids, how = token_ids(), masks()
@@ -72,7 +72,7 @@ def gradients(
         lambda items: encoder(ids[list(items)]),
         batches,
         lambda vectors: loss(vectors[:QUERIES], vectors[QUERIES:], POSITIVE, **how),
-        hold=hold,
+        held=held,
         device=CPU,
     )
     return value, {name: item.grad.clone() for name, item in encoder.named_parameters()}, torch.rand(3)
@@ -81,13 +81,14 @@ def gradients(
 def assert_cached_equals_direct(loss: nn.Module, *, per_token: bool, batches: Sequence[Sequence[int]]) -> None:
     torch.manual_seed(2)
     encoder = Encoder(per_token)
-    direct, wanted, after = gradients(encoder, loss, batches, hold=True)
-    cached, found, after_cached = gradients(encoder, loss, batches, hold=False)
-    assert torch.equal(cached, direct) and not cached.requires_grad
-    assert torch.equal(after, after_cached), "what is drawn after the step must not depend on how it was computed"
-    for name, gradient in wanted.items():
-        assert gradient.abs().max() > 1e-4, f"{name} must be trained for the comparison to say anything"
-        assert (gradient - found[name]).abs().max() < 1e-5, name
+    direct, wanted, after = gradients(encoder, loss, batches, held=len(batches))
+    for held in range(len(batches)):
+        cached, found, after_cached = gradients(encoder, loss, batches, held=held)
+        assert torch.equal(cached, direct) and not cached.requires_grad
+        assert torch.equal(after, after_cached), "what is drawn after the step must not depend on how it was computed"
+        for name, gradient in wanted.items():
+            assert gradient.abs().max() > 1e-4, f"{name} must be trained for the comparison to say anything"
+            assert (gradient - found[name]).abs().max() < 1e-5, name
 
 
 BATCHES = [[12, 0, 5], [1, 2, 3, 4], [6], [11, 10, 9, 8, 7]]
@@ -120,9 +121,9 @@ def test_any_order_and_any_cut(order, cuts):
 def test_a_share_of_a_step_scales_its_gradients():
     """A step in two groups adds their gradients: each group's loss is weighted by its share."""
     encoder = Encoder(per_token=False).eval()
-    whole, wanted, _ = gradients(encoder, VectorLoss(InfoNCE(0.1), dot), BATCHES, hold=False)
+    whole, wanted, _ = gradients(encoder, VectorLoss(InfoNCE(0.1), dot), BATCHES, held=0)
     part, found, _ = gradients(encoder, lambda *a, **how: 0.25 * VectorLoss(InfoNCE(0.1), dot)(*a, **how), BATCHES,
-                               hold=False)  # fmt: skip
+                               held=0)  # fmt: skip
     assert torch.allclose(part, 0.25 * whole)
     assert all(torch.allclose(found[name], 0.25 * gradient, atol=1e-6) for name, gradient in wanted.items())
 
@@ -131,6 +132,6 @@ def test_dropout_was_on():
     """Without the same masks in both passes the gradients would differ: other masks give another loss."""
     torch.manual_seed(2)
     encoder, loss = Encoder(per_token=False), VectorLoss(InfoNCE(0.1), dot)
-    trained, _, _ = gradients(encoder, loss, BATCHES, hold=True)
-    frozen, _, _ = gradients(encoder.eval(), loss, BATCHES, hold=True)
+    trained, _, _ = gradients(encoder, loss, BATCHES, held=len(BATCHES))
+    frozen, _, _ = gradients(encoder.eval(), loss, BATCHES, held=len(BATCHES))
     assert trained != frozen

@@ -1,4 +1,4 @@
-"""Loss and gradients of one step over many sub-batches, with activations held (direct) or computed twice (cached)."""
+"""Loss and gradients of one step over many sub-batches, whose activations are held or computed twice."""
 
 from __future__ import annotations
 
@@ -15,36 +15,43 @@ LossOf = Callable[[torch.Tensor], torch.Tensor]
 
 
 def backward(
-    encode: Encode, batches: Sequence[Sequence[int]], loss_of: LossOf, *, hold: bool, device: torch.device
+    encode: Encode, batches: Sequence[Sequence[int]], loss_of: LossOf, *, held: int, device: torch.device
 ) -> torch.Tensor:
     """Add the gradients of one step to the parameters and return the loss (detached scalar).
 
-    Both ways give the same gradients. `hold` keeps the activations of every sub-batch: each text goes through the
-    model once forward and once back. Without it a step of any size fits, at the price of one more forward pass:
-    first all outputs without a graph, then the loss and its gradient at the outputs, then sub-batch by sub-batch
-    forward and back (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021,
-    https://arxiv.org/abs/2101.06983). Dropout draws the same masks both times.
+    The activations of the first `held` sub-batches are kept; each of their texts goes through the model once forward
+    and once back. The others are computed twice, so that a step of any size fits: once for their outputs alone, and
+    again, sub-batch by sub-batch, when the loss has said what the gradient at those outputs is (Gao et al., "Scaling
+    Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021, https://arxiv.org/abs/2101.06983). The
+    gradients are the same whatever is held; dropout draws the same masks both times.
 
     Args:
         batches: item indices; together they hold every item exactly once.
     """
-    if hold or len(batches) == 1:
+    if held >= len(batches) or len(batches) == 1:
         loss = loss_of(in_order([encode(batch) for batch in batches], batches))
         loss.backward()
         return loss.detach()
-    states, parts = [], []
+    parts = [encode(batch) for batch in batches[:held]]
+    later, states = batches[held:], []
     with torch.no_grad():
-        for batch in batches:
+        for batch in later:
             states.append(random_state(device))
             parts.append(encode(batch))
-    outputs = in_order(parts, batches).requires_grad_()
+    after = random_state(device)  # what comes next draws the same numbers whatever is held
+    outputs = in_order([part.detach() for part in parts], batches).requires_grad_()
     loss = loss_of(outputs)
     loss.backward()
     gradient = outputs.grad
     assert gradient is not None
-    for batch, state in zip(batches, states, strict=True):
+    at = [gradient[torch.as_tensor(batch, device=device)] for batch in batches]
+    if held:
+        torch.autograd.backward(parts[:held], at[:held])
+    del parts, outputs
+    for batch, state, given in zip(later, states, at[held:], strict=True):
         restore_random_state(state, device)
-        encode(batch).backward(gradient[torch.as_tensor(batch, device=device)])
+        encode(batch).backward(given)
+    restore_random_state(after, device)
     return loss.detach()
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from pipeline.contract import FILE_NAME, EncodingContract
 from pipeline.records.sources.read import Needs, read_sources
 from pipeline.records.sources.rows import Rows
+from pipeline.retrieval.attention import use_fast_dropout, use_plain_attention
 from pipeline.retrieval.hardware import pick_device, pick_dtype
 from pipeline.retrieval.transformer import LoadOptions
 from pipeline.run.stage import StageRun
@@ -95,7 +96,7 @@ def make_trainer(
     family = FAMILIES[type(config)]
     device = pick_device(config.device)
     dtype = pick_dtype(config.precision, device)
-    kernel = attention(config.attn_implementation, device, dtype, config.dropout)
+    kernel = config.attn_implementation or flash_attention(device)
     # Revision and sub-model name parts of the base model; a checkpoint of ours has neither.
     options = LoadOptions(
         None if newest else config.base_model_revision,
@@ -107,6 +108,10 @@ def make_trainer(
     place = str(newest.consolidated) if newest else config.base_model
     encoder = family.load(place, contract, device, options, config.seed)
     set_dropout(encoder, config.dropout)
+    if device.type == "cpu":
+        use_fast_dropout(encoder)
+        if kernel is None and (dtype == torch.bfloat16 or config.dropout != 0):
+            kernel = [use_plain_attention(body) for body in family.bodies(encoder)][0]
     data = _data(config, encoder, family, rows, world)
     if config.torch_compile:
         for body in family.bodies(encoder):
@@ -191,18 +196,9 @@ def _tracker(config: FinetuneConfig, identity: RunIdentity, schedule: Schedule, 
     )
 
 
-def attention(wanted: str | None, device: torch.device, dtype: torch.dtype, dropout: float | None) -> str | None:
-    """The asked attention kernel, else the fastest for this machine (None is torch's own).
-
-    On a GPU FlashAttention 2 where it is installed: it also leaves padding out. On a CPU torch's fused kernel is slow
-    in bf16 (its backward pass most of all) and cannot drop out: there the plain formula, whose products run as large
-    bf16 ones, takes a third of the time.
-    """
-    if wanted:
-        return wanted
-    if device.type == "cuda":
-        return "flash_attention_2" if find_spec("flash_attn") else None
-    return "eager" if dtype == torch.bfloat16 or dropout != 0 else None
+def flash_attention(device: torch.device) -> str | None:
+    """FlashAttention 2 on a GPU where it is installed (it also leaves padding out), else None: torch's own choice."""
+    return "flash_attention_2" if device.type == "cuda" and find_spec("flash_attn") else None
 
 
 def set_dropout(model: nn.Module, share: float | None) -> None:

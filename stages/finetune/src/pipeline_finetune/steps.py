@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -92,7 +93,7 @@ def run_parts(
             part.encode,
             part.batches,
             lambda outputs, part=part: part.share * world_size * part.loss_of(outputs),
-            hold=total <= held_tokens,
+            held=_held(part, held_tokens),
             device=device,
         )
         losses.append(loss / world_size)
@@ -105,3 +106,9 @@ def run_parts(
     mean = (torch.stack(healths) * weights[:, None]).sum(0) / weights.sum()
     numbers = torch.cat([torch.stack(losses).sum()[None], mean]).tolist()
     return StepResult(numbers[0], tokens, padded, flops, dict(zip(HEALTH, numbers[1:], strict=True)))
+
+
+def _held(part: Part, tokens: int) -> int:
+    """How many of the part's batches, from the first, have at most `tokens` computed tokens together."""
+    computed = accumulate(len(batch) * part.lengths[batch[0]] for batch in part.batches)
+    return sum(total <= tokens for total in computed)
