@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from pipeline_eval.metrics import score_queries
 from pipeline_eval.statistics import compare
 from rows import Row, show, write_rows
@@ -26,6 +27,7 @@ from pipeline.contract import EncodingContract, contract_of_model
 from pipeline.errors import PipelineError
 from pipeline.records.beir import TestSet, read_beir
 from pipeline.retrieval.encoder import BiEncoder
+from pipeline.retrieval.hardware import pick_dtype
 from pipeline.retrieval.search import top_k
 
 NEGATIVES = 4
@@ -34,11 +36,13 @@ MARGIN = 0.95
 DEPTH = 100
 CUT = 10
 
+HARD_ONLY = ("in_batch_negatives=false",)
 SYSTEMS = {
     "ours": System("ours", bf16=True),
-    "ours fp32": System("ours fp32"),
-    "peer": System("peer", "mnrl"),
-    "peer, no duplicates": System("peer, no duplicates", "mnrl", peer_options={"no_duplicates": True}),
+    "ours, clustered": System("ours, clustered", bf16=True, overrides=(*HARD_ONLY, "data_order=clustered")),
+    "ours, hard negatives": System("ours, hard negatives", bf16=True, overrides=HARD_ONLY),
+    "peer": System("peer", "mnrl", bf16=True),
+    "peer, no duplicates": System("peer, no duplicates", "mnrl", bf16=True, peer_options={"no_duplicates": True}),
 }
 
 
@@ -76,7 +80,7 @@ def plain(data: TestSet, key: str) -> str:
 
 def ndcg(folder: str, contract: EncodingContract, test: TestSet) -> np.ndarray:
     """nDCG@10 of each test query, fp64 [queries], with the weights in `folder` under `contract`."""
-    model = BiEncoder.load(folder, contract)
+    model = BiEncoder.load(folder, contract, dtype=pick_dtype("auto", torch.device("cpu")))
     ids = list(test.corpus)
     names = list(test.queries)
     passages = model.encode_passages([plain(test, key) for key in ids])

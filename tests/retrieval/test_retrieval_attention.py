@@ -8,8 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from transformers import (
-    BertConfig, BertModel, DebertaV2Config, DebertaV2Model, LlamaConfig, LlamaModel, MPNetConfig, MPNetModel,
-    MistralConfig, MistralModel, ModernBertConfig, ModernBertModel, Qwen3Config, Qwen3Model, RobertaConfig,
+    BertConfig,
+    BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
+    LlamaConfig,
+    LlamaModel,
+    MistralConfig,
+    MistralModel,
+    ModernBertConfig,
+    ModernBertModel,
+    MPNetConfig,
+    MPNetModel,
+    Qwen3Config,
+    Qwen3Model,
+    RobertaConfig,
     RobertaModel,
 )  # fmt: skip
 

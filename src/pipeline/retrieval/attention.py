@@ -1,7 +1,7 @@
 """Attention and dropout for CPUs: the plain formulas in the type of their inputs, with random numbers made cheaply.
 
-torch's own choices are slow here: the fused kernel computes its backward pass in bf16 badly and cannot drop out, the plain
-one is lifted to fp32 by autocast, and drawing dropout's mask one Bernoulli number at a time takes longer than all
+torch's own choices are slow here: the fused kernel computes its backward pass in bf16 badly and cannot drop out, the
+plain one is lifted to fp32 by autocast, and drawing dropout's mask one Bernoulli number at a time takes longer than all
 matrix products of a layer together (34 of 40 ms for 8 texts of 256 tokens in MiniLM, two cores).
 """
 
@@ -132,7 +132,7 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def _mask(*arguments: Any, allow_is_causal_skip: bool = True, **more: Any) -> torch.Tensor | None:
-    """A mask as for torch's fused attention, but always written out where it is causal: our formula has no such flag."""
+    """A mask as for torch's fused attention, but written out where it is causal: our formula has no such flag."""
     from transformers.masking_utils import sdpa_mask
 
     return sdpa_mask(*arguments, allow_is_causal_skip=False, **more)

@@ -111,7 +111,8 @@ def make_trainer(
     if device.type == "cpu":
         use_fast_dropout(encoder)
         if kernel is None and (dtype == torch.bfloat16 or config.dropout != 0):
-            kernel = [use_plain_attention(body) for body in family.bodies(encoder)][0]
+            for body in family.bodies(encoder):
+                kernel = use_plain_attention(body)
     data = _data(config, encoder, family, rows, world)
     if config.torch_compile:
         for body in family.bodies(encoder):
