@@ -117,6 +117,9 @@ class FinetuneConfig(ModelLoading, StageConfig):
     early_stopping_patience: int | None = key(
         None, "Stop after this many validations without a better best_metric; null never does.", gt=0
     )
+    stop_on_collapse: bool = key(
+        True, "Stop with an explanation when all passages have got equal scores; false warns.", affects_output=False
+    )
     restore_from: str | None = key(
         None, "Checkpoint to continue from: LATEST, a name in checkpoint_dir, or a path; null decides by `resume`."
     )
@@ -230,9 +233,6 @@ class RerankFinetuneConfig(FinetuneConfig):
     rerank_max_length: int = key(512, "Longest query and passage together, in tokens; the passage is cut.", ge=16)
     prompt_template: str | None = key(
         PROMPT_TEMPLATE, "How query and passage become one text; null: the tokenizer's own form for pairs."
-    )
-    stop_on_collapse: bool = key(
-        True, "Stop with an explanation when the scores of all passages have become equal.", affects_output=False
     )
 
     def problems(self) -> list[tuple[str, str]]:

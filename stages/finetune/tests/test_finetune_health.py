@@ -43,16 +43,23 @@ def watch(guard: CollapseGuard, spreads, positive=0.0) -> None:
 
 def test_equal_scores_for_long_end_the_run_with_advice():
     with pytest.raises(PipelineError, match=r"equal for 20 steps \(step 20") as caught:
-        watch(CollapseGuard(), [1e-7] * 25)
-    assert "learning_rate" in caught.value.fix and "stop_on_collapse=false" in caught.value.fix
+        watch(CollapseGuard(stops=True), [1e-7] * 25)
+    assert "learning_rate" in caught.value.fix
+
+
+def test_a_guard_that_does_not_stop_warns_once(monkeypatch):
+    told = []
+    monkeypatch.setattr("pipeline_finetune.health.log.warning", lambda text, *values: told.append(text % values))
+    watch(CollapseGuard(stops=False), [1e-7] * 60)
+    assert len(told) == 1 and "the model has collapsed" in told[0]
 
 
 def test_equality_is_relative_to_the_size_of_the_scores():
     with pytest.raises(PipelineError):
-        watch(CollapseGuard(), [1e-3] * 20, positive=500.0)
-    watch(CollapseGuard(), [1e-3] * 40, positive=1.0)
+        watch(CollapseGuard(stops=True), [1e-3] * 20, positive=500.0)
+    watch(CollapseGuard(stops=True), [1e-3] * 40, positive=1.0)
 
 
 def test_a_single_healthy_step_starts_the_count_anew():
-    watch(CollapseGuard(), ([1e-7] * 19 + [0.1]) * 3)
-    watch(CollapseGuard(), [float("nan")] * 40)  # rows without negatives say nothing
+    watch(CollapseGuard(stops=True), ([1e-7] * 19 + [0.1]) * 3)
+    watch(CollapseGuard(stops=True), [float("nan")] * 40)  # rows without negatives say nothing

@@ -81,7 +81,7 @@ def test_scores_that_have_become_equal_end_the_run(rerank_stage, monkeypatch):
         return seen
 
     monkeypatch.setattr(WatchedLoss, "take", equal)
-    with pytest.raises(PipelineError, match="the reranker has collapsed") as caught:
+    with pytest.raises(PipelineError, match="the model has collapsed") as caught:
         rerank_stage("num_epochs=20")
     assert "learning_rate" in caught.value.fix
     rerank_stage("num_epochs=8", "stop_on_collapse=false", "resume=never")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 
 import torch
 
 from pipeline.errors import PipelineError
 
+log = logging.getLogger("pipeline")
 _PATIENCE = 20
 """Steps in a row with equal scores before training is called collapsed."""
 _EQUAL = 1e-4
@@ -45,10 +47,16 @@ HEALTH = ("positive_score", "hardest_negative_score", "accuracy", "score_spread"
 
 
 class CollapseGuard:
-    """Stops a reranker whose scores no longer depend on the passage: from there it does not come back."""
+    """Notices scores that no longer depend on the passage: from there a model does not come back.
 
-    def __init__(self) -> None:
+    Args:
+        stops: end the run; otherwise warn once.
+    """
+
+    def __init__(self, stops: bool) -> None:
+        self.stops = stops
         self._recent: deque[bool] = deque(maxlen=_PATIENCE)
+        self._warned = False
 
     def watch(self, step: int, health: dict[str, float]) -> None:
         """Take the health of a step.
@@ -58,10 +66,14 @@ class CollapseGuard:
         """
         size = max(1.0, abs(health["positive_score"]))
         self._recent.append(health["score_spread"] < _EQUAL * size)
-        if len(self._recent) == _PATIENCE and all(self._recent):
-            raise PipelineError(
-                f"the scores of all passages have been equal for {_PATIENCE} steps (step {step}: positives "
-                f"{health['positive_score']:.4g}, spread {health['score_spread']:.2g}): the reranker has collapsed",
-                fix="lower learning_rate, raise lr_warmup_steps; check that positives and negatives differ in the data "
-                "(stop_on_collapse=false goes on regardless)",
-            )
+        if len(self._recent) < _PATIENCE or not all(self._recent) or self._warned:
+            return
+        error = PipelineError(
+            f"the scores of all passages have been equal for {_PATIENCE} steps (step {step}: positives "
+            f"{health['positive_score']:.4g}, spread {health['score_spread']:.2g}): the model has collapsed",
+            fix="lower learning_rate, raise lr_warmup_steps; check that positives and negatives differ in the data",
+        )
+        if self.stops:
+            raise error
+        log.warning("%s", error)
+        self._warned = True

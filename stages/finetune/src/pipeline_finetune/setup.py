@@ -151,7 +151,7 @@ def make_trainer(
             getattr(config, "data_order", "random"),
             config.early_stopping_patience,
             config.select_best or config.early_stopping_patience is not None,
-            CollapseGuard() if getattr(config, "stop_on_collapse", False) else None,
+            CollapseGuard(config.stop_on_collapse),
         ),
         world=world,
     )

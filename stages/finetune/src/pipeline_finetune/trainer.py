@@ -9,7 +9,7 @@ import sys
 import time
 from collections import deque
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,14 +52,14 @@ class Policy:
         data_order: a key of `ORDERS`.
         patience: validations without a better `Checkpoints.metric` after which the run ends; None never does.
         keep_best: a checkpoint is written whenever that metric has improved.
-        guard: ends a run whose scores have become equal.
+        guard: notices scores that have become equal.
     """
 
     max_grad_norm: float
     data_order: str = "random"
     patience: int | None = None
     keep_best: bool = False
-    guard: CollapseGuard | None = None
+    guard: CollapseGuard = field(default_factory=lambda: CollapseGuard(stops=True))
 
 
 class Trainer:
@@ -150,8 +150,7 @@ class Trainer:
         self.optimizer.step()
         whole = StepResult(loss, int(tokens), int(padded), flops, result.health)
         self._record(step, epoch, whole, len(rows), rate, norm, time.perf_counter() - begun)
-        if self.policy.guard:
-            self.policy.guard.watch(step + 1, result.health)
+        self.policy.guard.watch(step + 1, result.health)
         return loss, rate
 
     def _record(

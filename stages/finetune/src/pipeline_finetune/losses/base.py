@@ -38,6 +38,30 @@ class Loss(Protocol):
         ...
 
 
+class TemperedLoss(nn.Module):
+    """A loss whose scores are divided by a temperature (> 0; 1 leaves them as they are)."""
+
+    needs_teacher = False
+
+    def __init__(self, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+
+class SoftmaxLoss(TemperedLoss):
+    """`softmax_loss` as a `Loss`."""
+
+    def forward(
+        self,
+        scores: torch.Tensor,
+        positive: torch.Tensor,
+        candidates: torch.Tensor,
+        teacher: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """See `Loss`; `teacher` is not used."""
+        return softmax_loss(scores, positive, candidates, self.temperature)
+
+
 def softmax_loss(
     scores: torch.Tensor, positive: torch.Tensor, candidates: torch.Tensor, temperature: float
 ) -> torch.Tensor:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-
-from pipeline_finetune.losses.base import softmax_loss
+from pipeline_finetune.losses.base import SoftmaxLoss
 
 
-class InfoNCE(nn.Module):
+class InfoNCE(SoftmaxLoss):
     """Cross-entropy of the positive among a query's candidate passages, scores divided by a temperature.
 
     For query `i` with positive `p` and candidates `C_i`: ``-log(exp(s_ip / t) / sum_{j in C_i} exp(s_ij / t))``.
@@ -33,19 +30,3 @@ class InfoNCE(nn.Module):
     Args:
         temperature: > 0. Small values look at the hardest candidates alone.
     """
-
-    needs_teacher = False
-
-    def __init__(self, temperature: float) -> None:
-        super().__init__()
-        self.temperature = temperature
-
-    def forward(
-        self,
-        scores: torch.Tensor,
-        positive: torch.Tensor,
-        candidates: torch.Tensor,
-        teacher: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """See `Loss`; `teacher` is not used."""
-        return softmax_loss(scores, positive, candidates, self.temperature)

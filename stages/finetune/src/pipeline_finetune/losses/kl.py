@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
-from pipeline_finetune.losses.base import scored_by_teacher
+from pipeline_finetune.losses.base import TemperedLoss, scored_by_teacher
 
 
-class DistillKL(nn.Module):
+class DistillKL(TemperedLoss):
     """Kullback-Leibler divergence of the student's softmax from the teacher's, over a query's scored candidates.
 
     For query `i` with teacher scores `t_ij`: ``T^2 * sum_j p_ij * (log p_ij - log q_ij)`` where the candidates `j` are
@@ -28,10 +27,6 @@ class DistillKL(nn.Module):
     """
 
     needs_teacher = True
-
-    def __init__(self, temperature: float = 1.0) -> None:
-        super().__init__()
-        self.temperature = temperature
 
     def forward(
         self,

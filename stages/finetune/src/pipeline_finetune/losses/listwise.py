@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-
-from pipeline_finetune.losses.base import softmax_loss
+from pipeline_finetune.losses.base import SoftmaxLoss
 
 
-class ListwiseSoftmax(nn.Module):
+class ListwiseSoftmax(SoftmaxLoss):
     """Cross-entropy of the positive in the softmax over the list of one query, scores divided by a temperature.
 
     For query `i` with positive `p` and list `L_i`: ``-log(exp(s_ip / t) / sum_{j in L_i} exp(s_ij / t))``. Only the
@@ -27,19 +24,3 @@ class ListwiseSoftmax(nn.Module):
     Args:
         temperature: > 0; 1 leaves the scores as the head gives them.
     """
-
-    needs_teacher = False
-
-    def __init__(self, temperature: float = 1.0) -> None:
-        super().__init__()
-        self.temperature = temperature
-
-    def forward(
-        self,
-        scores: torch.Tensor,
-        positive: torch.Tensor,
-        candidates: torch.Tensor,
-        teacher: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """See `Loss`; `teacher` is not used."""
-        return softmax_loss(scores, positive, candidates, self.temperature)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pipeline_finetune.losses.base import row_mean
+from pipeline_finetune.losses.base import TemperedLoss, row_mean
 
 
-class PointwiseBCE(nn.Module):
+class PointwiseBCE(TemperedLoss):
     """Binary cross-entropy with logits of every candidate: 1 for the positive, 0 for the others.
 
     For query `i`: the mean over its candidates `j` of ``-log(sigmoid(s_ij / t))`` if `j` is the positive, else
@@ -24,12 +24,6 @@ class PointwiseBCE(nn.Module):
     Args:
         temperature: > 0; 1 leaves the scores as the head gives them.
     """
-
-    needs_teacher = False
-
-    def __init__(self, temperature: float = 1.0) -> None:
-        super().__init__()
-        self.temperature = temperature
 
     def forward(
         self,
