@@ -40,7 +40,7 @@ def test_the_reranker_loads_in_sentence_transformers_and_agrees(trained):
     from pipeline.contract import EncodingContract
     from pipeline.retrieval.cross_encoder import CrossEncoder
 
-    queries = ["the lamp flickers after rain", "which key?", "x " * 400]
+    queries = ["the lamp flickers after rain", "which key?", "x " * 100]
     passages = ["The drip rail carries the letter D in its alarms. " * 40, "Key seven hangs in hall four.", "y " * 400]
     ours = CrossEncoder.load(str(trained), EncodingContract.load(trained)).score(queries, passages)
     theirs = Theirs(str(trained), device="cpu").predict(
