@@ -106,7 +106,7 @@ def execute(resolved: Resolved[Any], main: Main, verbose: bool = False) -> str |
     """
     folder = stage_folder(resolved)
     run = _run_of(resolved, folder)
-    if int(os.environ.get("RANK", "0")) > 0:
+    if _follows():
         run.log.setLevel(logging.ERROR)
         main(resolved.config, run)
         return None
@@ -138,6 +138,11 @@ def execute(resolved: Resolved[Any], main: Main, verbose: bool = False) -> str |
         if result.failure:
             run.log.error(result.failure)
         return result.failure
+
+
+def _follows() -> bool:
+    """True in every process of a torchrun but the first; a stray RANK without others means nothing."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0
 
 
 def _run_of(resolved: Resolved[Any], folder: Path) -> StageRun:

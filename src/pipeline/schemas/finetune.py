@@ -86,9 +86,7 @@ class FinetuneConfig(ModelLoading, StageConfig):
         None, "Dropout while training; null keeps the model's own. 0 is much faster on a CPU.", ge=0, lt=1
     )
     train_n_passages: int = key(5, "Passages per query: 1 positive and the rest hard negatives.", ge=2)
-    eval_negative_size: int | None = key(
-        None, "Negatives per query in validation; null: train_n_passages - 1.", ge=1, affects_output=False
-    )
+    eval_negative_size: int | None = key(None, "Negatives per query in validation; null: train_n_passages - 1.", ge=1)
     temperature: float = key(0.02, "Scores are divided by this before the softmax.", gt=0)
     checkpoint_every_steps: int | None = key(
         100,
@@ -107,7 +105,6 @@ class FinetuneConfig(ModelLoading, StageConfig):
         10000,
         "Passages that validation searches for val_ndcg10 (all of a smaller corpus); 0 leaves it out.",
         ge=0,
-        affects_output=False,
     )
     keep_checkpoints: int = key(2, "Newest checkpoints kept, besides the best.", ge=1, affects_output=False)
     select_best: bool = key(False, "Publish the best checkpoint by best_metric instead of the last.")

@@ -111,7 +111,8 @@ def test_restore_from_continues_at_a_named_checkpoint(stage):
 def test_validation_searches_the_corpus(stage):
     stage("max_steps=2", "val_corpus_size=1000")
     searched = stage.lines("validation.jsonl")[-1]["val_ndcg10"]
-    stage("max_steps=2", "val_corpus_size=0", "resume=never")
+    stage("max_steps=2", "val_corpus_size=0")
+    assert "its data or settings differ" in stage.log, "another validation may choose another checkpoint"
     ranked = stage.lines("validation.jsonl")[-1]["val_ndcg10"]
     assert 0 <= searched < ranked, "finding an answer among all passages is harder than among its own negatives"
 
@@ -132,3 +133,26 @@ def test_padding_to_a_multiple_changes_nothing_but_the_shape(stage, another_stag
     stage("max_steps=2")
     another_stage("max_steps=2", "pad_to_multiple_of=16")
     assert stage.losses == pytest.approx(another_stage.losses, abs=1e-5)
+
+
+def test_a_stray_rank_in_the_environment_means_nothing(stage, monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    stage("max_steps=1")
+    assert stage.manifest["counts"]["steps"] == 1
+
+
+def test_compiling_without_a_compiler_is_refused_before_the_first_step(stage, monkeypatch):
+    monkeypatch.setattr("pipeline_finetune.setup.shutil.which", lambda _: None)
+    with pytest.raises(PipelineError, match="torch_compile=true needs a C\\+\\+ compiler"):
+        stage("torch_compile=true")
+    assert not (stage.checkpoints / "training.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_and_saves_as_the_plain_one(stage, another_stage):
+    stage("max_steps=2", "torch_compile=true")
+    another_stage("max_steps=2")
+    assert stage.losses == pytest.approx(another_stage.losses, abs=1e-4)
+    assert (
+        np.abs(published(stage).encode(TEXTS, "query") - published(another_stage).encode(TEXTS, "query")).max() < 1e-3
+    )

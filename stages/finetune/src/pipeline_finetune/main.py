@@ -54,9 +54,11 @@ def train(config: FinetuneConfig, run: StageRun, world: World) -> StageResult:
         if newest:
             run.log.info("continuing after step %d (%s)", newest.step, newest.path.name)
         trainer = make_trainer(config, contract, rows, schedule, checkpoints, identity, newest, world)
-        trainer.run()
-        if trainer.tracker:
-            trainer.tracker.close()
+        try:
+            trainer.run()
+        finally:
+            if trainer.tracker:
+                trainer.tracker.close()
     else:
         run.log.info("this very run is finished: publishing %s again", newest.path.name)
     return publish(config, run, checkpoints, schedule) if world.leads else StageResult(outputs=[])

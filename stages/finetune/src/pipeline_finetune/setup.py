@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.contract import FILE_NAME, EncodingContract
+from pipeline.errors import PipelineError
 from pipeline.records.sources.read import Needs, read_sources
 from pipeline.records.sources.rows import Rows
 from pipeline.retrieval.attention import use_fast_dropout, use_plain_attention
@@ -115,6 +118,7 @@ def make_trainer(
                 kernel = use_plain_attention(body)
     data = _data(config, encoder, family, rows, world)
     if config.torch_compile:
+        need_compiler(device)
         for body in family.bodies(encoder):
             body.compile(dynamic=True)
     compute = Compute(
@@ -200,6 +204,15 @@ def _tracker(config: FinetuneConfig, identity: RunIdentity, schedule: Schedule, 
 def flash_attention(device: torch.device) -> str | None:
     """FlashAttention 2 on a GPU where it is installed (it also leaves padding out), else None: torch's own choice."""
     return "flash_attention_2" if device.type == "cuda" and find_spec("flash_attn") else None
+
+
+def need_compiler(device: torch.device) -> None:
+    """Refuse `torch_compile` on a CPU without a C++ compiler, which torch would only miss in the first step."""
+    if device.type == "cpu" and not shutil.which(os.environ.get("CXX", "g++")):
+        raise PipelineError(
+            "torch_compile=true needs a C++ compiler on a CPU, and g++ is not on PATH",
+            fix="apt install g++ (or name one in CXX), or torch_compile=false",
+        )
 
 
 def set_dropout(model: nn.Module, share: float | None) -> None:
