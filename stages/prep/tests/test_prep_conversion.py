@@ -3,7 +3,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from pipeline_prep.conversion import convert, question_id
+from pipeline_prep.inputs.sdg_records import convert
+from pipeline_prep.questions import question_id
 from pipeline_prep.funnel import Funnel
 
 from pipeline.errors import PipelineError

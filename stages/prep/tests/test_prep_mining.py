@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline_prep.mining import ceilings, mine
-from pipeline_prep.report import mining_section
+from pipeline_prep.mining.mine import ceilings, mine
+from pipeline_prep.mining.report import mining_section
 from pipeline_prep.round_trip import found_again
 from pipeline_prep.vectors import Vectors
 

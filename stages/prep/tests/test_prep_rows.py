@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pipeline_prep.conversion import Question
+from pipeline_prep.questions import Question
 from pipeline_prep.rows import training_rows, unroll
 
 

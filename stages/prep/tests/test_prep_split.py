@@ -5,7 +5,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline_prep.conversion import convert
+from pipeline_prep.inputs.sdg_records import convert
 from pipeline_prep.funnel import Funnel
 from pipeline_prep.split import SPLITS, assign, document_groups, split_questions
 

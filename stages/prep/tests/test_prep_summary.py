@@ -4,10 +4,11 @@ import logging
 
 import numpy as np
 import pytest
-from pipeline_prep.conversion import Converted, convert
+from pipeline_prep.inputs.sdg_records import convert
+from pipeline_prep.questions import Converted
 from pipeline_prep.funnel import Funnel
-from pipeline_prep.mining import MiningReport
-from pipeline_prep.report import percentiles
+from pipeline_prep.mining.mine import MiningReport
+from pipeline_prep.mining.report import percentiles
 from pipeline_prep.summary import Prepared, headline, tell, warn_of_boilerplate
 
 LOG = logging.getLogger("prep-summary-test")

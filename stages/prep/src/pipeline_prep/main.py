@@ -14,11 +14,11 @@ from pipeline.retrieval.encoder import BiEncoder, LoadOptions
 from pipeline.retrieval.hardware import pick_device, pick_dtype
 from pipeline.run.stage import StageResult, StageRun, run_stage
 from pipeline.schemas.prep import PrepConfig
-from pipeline_prep.conversion import convert
+from pipeline_prep.inputs.sdg_records import convert
 from pipeline_prep.funnel import Funnel
-from pipeline_prep.mining import mine
+from pipeline_prep.mining.mine import mine
 from pipeline_prep.outputs import write
-from pipeline_prep.report import mining_section
+from pipeline_prep.mining.report import mining_section
 from pipeline_prep.round_trip import found_again
 from pipeline_prep.rows import training_rows, unroll
 from pipeline_prep.split import split_questions

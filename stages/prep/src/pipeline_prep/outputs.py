@@ -12,8 +12,8 @@ from pipeline.records.passages import write_corpus
 from pipeline.records.training import TrainingFile
 from pipeline.run.files import write_json, write_jsonl
 from pipeline.schemas.prep import PrepConfig
-from pipeline_prep.conversion import Converted, Question
-from pipeline_prep.report import full_report
+from pipeline_prep.questions import Converted, Question
+from pipeline_prep.mining.report import full_report
 from pipeline_prep.summary import Prepared
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from pipeline.records.training import TrainingRow
-from pipeline_prep.conversion import Question
+from pipeline_prep.questions import Question
 
 
 def training_rows(questions: Iterable[Question], corpus_id: str, max_pos_docs: int) -> list[TrainingRow]:

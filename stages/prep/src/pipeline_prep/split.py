@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pipeline.errors import PipelineError
-from pipeline_prep.conversion import Converted, Question
+from pipeline_prep.questions import Converted, Question
 from pipeline_prep.funnel import Funnel
 
 SPLITS = ("train", "val", "test")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.records.training import TrainingRow
-from pipeline_prep.conversion import Converted, Question
+from pipeline_prep.questions import Converted, Question
 from pipeline_prep.funnel import Funnel
-from pipeline_prep.mining import MiningReport
-from pipeline_prep.report import mining_section
+from pipeline_prep.mining.mine import MiningReport
+from pipeline_prep.mining.report import mining_section
 
 FEW_TEST_QUESTIONS = 50
 FEW_TRAINING_ROWS = 100

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,36 +9,10 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.records.passages import Passage, passage_id
 from pipeline_prep.funnel import Funnel
-from pipeline_prep.judgements import judgements
+from pipeline_prep.inputs.judgements import judgements
+from pipeline_prep.questions import Converted, Question, question_id
 
 _KEPT_FIELDS = ("query_type", "reasoning_type", "hop_count", "question_complexity")
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question, the source files it was written from and every passage that answers it (ids, best known first)."""
-
-    id: str
-    text: str
-    documents: tuple[str, ...]
-    positives: tuple[str, ...]
-    metadata: dict[str, Any]
-    where: str
-
-    @property
-    def key(self) -> str:
-        """Equal for questions that differ in case, spacing, Unicode form or the mark at the end alone."""
-        folded = unicodedata.normalize("NFKC", self.text).casefold()
-        return " ".join(folded.split()).rstrip("?!. ") or folded
-
-
-@dataclass(frozen=True)
-class Converted:
-    """Passages by id, the questions left, and sets of source files that must stay together."""
-
-    passages: dict[str, Passage]
-    questions: list[Question]
-    ties: list[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -148,11 +120,6 @@ def _question(
         positives = tuple(dict.fromkeys(segments[str(item)] for item in wanted))
         return Question(question_id(text, record.files), text, record.files, positives, metadata, record.where)
     return None
-
-
-def question_id(text: str, files: tuple[str, ...]) -> str:
-    """`q_` and 16 hex digits over the question and its source files: the same in every run."""
-    return "q_" + hashlib.sha256("\0".join((text, *files)).encode("utf-8")).hexdigest()[:16]
 
 
 def _text(pair: Any) -> str:

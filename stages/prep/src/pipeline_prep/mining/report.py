@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline_prep.funnel import Funnel
-from pipeline_prep.mining import MiningReport
+from pipeline_prep.mining.mine import MiningReport
 
 _PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 

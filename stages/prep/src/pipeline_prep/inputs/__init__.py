@@ -1,0 +1,1 @@
+"""What prep reads: every format becomes `Converted`."""

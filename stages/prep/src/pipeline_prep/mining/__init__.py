@@ -1,0 +1,1 @@
+"""Hard negatives: the passages nearest to a question that do not answer it."""

@@ -1,0 +1,78 @@
+"""What mining is asked for, and what it gives back. Rows and passages are numbers; texts stay in arrow buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.records.sources.ragged import Ragged
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SOURCES = ("vectors", "bm25", "random", "file")
+"""Where a negative came from; `Mined.sources` holds places in this list."""
+
+
+@dataclass(frozen=True)
+class MiningTask:
+    """Questions over one corpus.
+
+    Attributes:
+        question_ids, questions: one of each for every row.
+        answers: the answer's text, "" where there is none.
+        corpus: arrow table with the columns id, text and title (large strings); passage `i` is its row `i`.
+        positives: passages each row is trained on; never empty.
+        known: every passage known to answer the question, the positives too; ascending.
+        given: negatives that the input brought along; they stand first in the result.
+        hidden: int64, ascending: passages that may be nobody's negative (they answer test questions).
+    """
+
+    question_ids: Sequence[str]
+    questions: Sequence[str]
+    answers: Sequence[str]
+    corpus: pa.Table
+    positives: Ragged
+    known: Ragged
+    given: Ragged
+    hidden: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def text(self, passage: int) -> str:
+        return self.corpus["text"][int(passage)].as_py()
+
+    def title(self, passage: int) -> str:
+        return self.corpus["title"][int(passage)].as_py() or ""
+
+
+@dataclass(frozen=True)
+class Mined:
+    """What was found for the rows of one task.
+
+    Attributes:
+        wanted: negatives asked for, of every row.
+        negatives: of every row, hardest first, those of the input before all others.
+        scores: fp32 [len(negatives.values)], similarity to the question.
+        sources: uint8, the same length: where each came from (a place in `SOURCES`).
+        positive_scores: fp32 [len(task.positives.values)].
+        promoted: passages that rescoring found to answer the question after all.
+        removed: rule -> (question, passage) pairs that it kept from being negatives.
+    """
+
+    wanted: int
+    negatives: Ragged
+    scores: np.ndarray
+    sources: np.ndarray
+    positive_scores: np.ndarray
+    promoted: Ragged
+    removed: dict[str, int]
+
+    @property
+    def short(self) -> np.ndarray:
+        """bool [rows]: has fewer negatives than wanted."""
+        return self.negatives.counts < self.wanted

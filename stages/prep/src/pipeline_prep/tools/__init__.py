@@ -1,0 +1,1 @@
+"""`pipeline data …`: commands on data files that belong to no stage."""
