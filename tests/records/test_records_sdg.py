@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import PipelineError
@@ -85,7 +87,7 @@ def test_logs_and_manifests_beside_the_records_are_no_records(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"file_name": "a"', r"data.json:1: neither JSON nor JSON Lines"),
+        ('{"file_name": "a"', r"data.json:1: not valid JSON"),
         (json.dumps(record()) + "\n{broken", r"data.json:2: not valid JSON"),
         ("[1]", r"data.json: record 0: a record must be an object, found int"),
         ('[{"file_name": "a"}]', r"data.json: record 0: the record lacks chunks, deduplicated_qa_pairs"),
@@ -100,7 +102,27 @@ def test_a_bad_record_is_named_with_file_and_line(tmp_path, text, message):
         list(read_records(tmp_path))
 
 
+def test_tables_hold_nested_values_as_structs_or_as_text(tmp_path):
+    chunks = [{"chunk_id": 1, "text": "[x"}]
+    plain = {"file_name": ["a.txt"], "chunks": chunks, "deduplicated_qa_pairs": [{"question": "q", "segment_ids": [1]}]}
+    rows = [plain, {name: json.dumps(value) for name, value in plain.items()}, plain | {"file_name": "[a].txt"}]
+    for number, row in enumerate(rows):
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / f"{number}.parquet")
+    found = list(read_records(tmp_path))
+    assert [where.rpartition("/")[2] for where, _ in found] == [f"{number}.parquet: row 0" for number in range(3)]
+    assert [item["chunks"] for _, item in found] == [chunks] * 3
+    assert [item["file_name"] for _, item in found] == [["a.txt"], ["a.txt"], ["[a].txt"]]
+
+
+def test_the_first_record_is_read_before_a_later_one_fails(tmp_path):
+    (tmp_path / "data.jsonl").write_text(json.dumps(record()) + "\n{broken\n")
+    records = read_records(tmp_path)
+    assert next(records)[1]["file_name"] == ["a.txt"]
+    with pytest.raises(PipelineError, match=r"data.jsonl:2"):
+        next(records)
+
+
 def test_a_file_that_is_no_text_is_named(tmp_path):
     (tmp_path / "data.json").write_bytes(b"[\xff\xfe]")
-    with pytest.raises(PipelineError, match=r"data.json: not UTF-8 at byte 1"):
+    with pytest.raises(PipelineError, match=r"data.json: neither UTF-8 text nor parquet"):
         list(read_records(tmp_path))

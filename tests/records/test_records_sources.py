@@ -59,6 +59,12 @@ def columns(number, **more):
     return {**row, "negative_2": TEXTS[f"p{number + 2}"], "negative_1": TEXTS[f"p{number + 1}"], **more}
 
 
+def cohere(number):
+    wrong = [TEXTS[f"p{number + 1}"], TEXTS[f"p{number + 2}"]]
+    row = {"question_id": f"q{number}", "query": f"what is {number}?"}
+    return {**row, "relevant_passages": [TEXTS[f"p{number}"]], "hard_negatives": wrong}
+
+
 def write_lines(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -82,6 +88,7 @@ FORMATS = {
     "jsonl under another ending": lambda folder: write_lines(folder / "a.txt", map(inline, range(4))),
     "json list": lambda folder: _write(folder / "a.json", json.dumps([inline(n) for n in range(4)], indent=1)),
     "json data": lambda folder: _write(folder / "a.json", json.dumps({"data": [inline(n) for n in range(4)]})),
+    "cohere rerank jsonl": lambda folder: write_lines(folder / "a.jsonl", map(cohere, range(4))),
     "column jsonl": lambda folder: write_lines(folder / "a.jsonl", map(columns, range(4))),
     "csv": lambda folder: write_table(folder / "a.csv", [columns(n) for n in range(4)], ","),
     "tsv": lambda folder: write_table(folder / "a.tsv", [columns(n) for n in range(4)], "\t"),
@@ -113,6 +120,23 @@ def test_inline_texts_have_stable_ids_and_one_text_is_one_passage(tmp_path):
     rows = read_sources(str(FORMATS["jsonl"](tmp_path)), seed=0)
     assert set(rows.passages["id"].to_pylist()) == {passage_id(TEXTS[f"p{n}"]) for n in range(6)}
     assert rows.negatives[0][0] == rows.positives[1][0]
+
+
+def test_cohere_rows_may_lack_negatives_but_not_positives(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", [{"query": "q", "relevant_passages": ["a", "b"]}])
+    rows = read_sources(str(path), seed=0)
+    assert texts_of(rows, "positives", 0) == ["a", "b"] and not len(rows.negatives.values)
+    write_lines(path, [{"query": "q", "relevant_passages": [], "hard_negatives": ["a"]}])
+    with pytest.raises(PipelineError, match=r"a\.jsonl.* has no positive in relevant_passages"):
+        read_sources(str(path), seed=0)
+
+
+def test_an_answer_beside_its_passage_is_no_second_positive(tmp_path):
+    path = write_lines(tmp_path / "a.jsonl", [{"question": "q", "answer": "42", "context": "p"}])
+    assert texts_of(read_sources(str(path), seed=0), "positives", 0) == ["p"]
+    write_lines(path, [{"question": "q", "passage": "42", "context": "p"}])
+    with pytest.raises(PipelineError, match="has passage and context, which mean the same"):
+        read_sources(str(path), seed=0)
 
 
 def test_sources_share_equal_passages_and_keep_different_ones_of_one_id_apart(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.retrieval.search import top_k, top_k_below
+from pipeline.retrieval.search import Limits, nearest, top_k
 
 # Small whole numbers: every product is exact in fp32, so that equal scores are truly equal and ties are everywhere.
 cases = st.tuples(
@@ -41,7 +41,7 @@ def test_top_k_equals_brute_force_for_every_block_size_and_tie(case):
 
 @given(cases)
 @settings(max_examples=200, deadline=None)
-def test_top_k_below_equals_brute_force_with_everything_masked(case):
+def test_limits_equal_brute_force_with_everything_masked(case):
     seed, queries, passages, k, passage_block, query_block = case
     left, right = whole_numbers(seed, queries, passages)
     random = np.random.default_rng(seed + 1)
@@ -49,9 +49,8 @@ def test_top_k_below_equals_brute_force_with_everything_masked(case):
     count = int(random.integers(0, 20)) if queries else 0
     pairs = random.integers(0, max(queries, 1), count), random.integers(0, passages, count)
     hidden = np.unique(random.integers(0, passages, int(random.integers(0, 4))))
-    found = top_k_below(
-        left, right, k, ceilings, pairs, hidden=hidden, passage_block=passage_block, query_block=query_block
-    )
+    limits = Limits(ceilings, excluded=pairs, hidden=hidden)
+    found = nearest(left, right, k, limits, passage_block=passage_block, query_block=query_block)
 
     scores = left @ right.T
     scores[pairs], scores[:, hidden] = -np.inf, -np.inf

@@ -86,15 +86,29 @@ def resolve(family: str, stage: str, profile: str = "default", overrides: Iterab
         ConfigError: every unknown key, bad value and broken rule, each with its origin.
         PipelineError: the file itself cannot be read.
     """
-    schema = schema_of(family, stage)
+    path = profile_path(family, stage, profile)
+    settled = settle(schema_of(family, stage), _layers(family, stage, path), overrides, f"{family} {stage} ({profile})")
+    return Resolved(family, stage, profile, **settled)
+
+
+def settle(
+    schema: type[StageConfig],
+    layers: Iterable[tuple[Path, dict[str, Any], dict[str, int]]],
+    overrides: Iterable[str],
+    title: str,
+) -> dict[str, Any]:
+    """The fields of `Resolved` that follow from a schema, files (path, values, line of each key) and overrides.
+
+    Raises:
+        ConfigError: every unknown key, bad value and broken rule, each with its origin; `title` names what failed.
+    """
     keys = keys_of(schema)
     values: dict[str, Any] = {name: item.default for name, item in keys.items()}
     origins = {name: "default" for name in keys}
     problems: list[ConfigProblem] = []
     explicit: set[str] = set()
 
-    path = profile_path(family, stage, profile)
-    for source, data, lines in _layers(family, stage, path):
+    for source, data, lines in layers:
         own = workspace() not in source.resolve().parents
         for said, value in data.items():
             name, origin = canonical(schema, said), f"{_shown(source)}:{lines[said]}"
@@ -122,17 +136,14 @@ def resolve(family: str, stage: str, profile: str = "default", overrides: Iterab
         if not any(problem.key == name for problem in problems)
     ]
     if problems:
-        raise ConfigError(f"{family} {stage} ({profile})", problems)
-    return Resolved(
-        family,
-        stage,
-        profile,
-        config,
-        origins,
-        explicit=frozenset(explicit | command_line),
-        command_line=frozenset(command_line),
-        secrets=secrets,
-    )
+        raise ConfigError(title, problems)
+    return {
+        "config": config,
+        "origins": origins,
+        "explicit": frozenset(explicit | command_line),
+        "command_line": frozenset(command_line),
+        "secrets": secrets,
+    }
 
 
 def _layers(family: str, stage: str, path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, dict, dict]]:

@@ -1,4 +1,4 @@
-"""Run a planned stage on this machine, as a process of its own in its own environment."""
+"""Run a stage or a tool on this machine, as a process of its own in a stage's environment."""
 
 from __future__ import annotations
 
@@ -10,25 +10,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.execution.plan import Plan
+from pipeline.execution.plan import Plan, environment_of, in_environment_of
 from pipeline.run.handoff import write_handoff
 
 
 def run_local(plan: Plan) -> int:
     """Start the stage, pass signals on, and return its exit code."""
-    environment_dir = Path(plan.environment["UV_PROJECT_ENVIRONMENT"])
-    if not (environment_dir / "pyvenv.cfg").exists():
-        print(
-            f"Setting up the environment of {plan.resolved.stage} in {environment_dir} (once)",
-            file=sys.stderr,
-        )
     write_handoff(plan.resolved, plan.handoff)
-    environment = {**os.environ, **plan.environment}
-    environment.pop("VIRTUAL_ENV", None)
-    process = subprocess.Popen(plan.argv, env=environment)
+    return run_in(plan.resolved.stage, plan.argv, plan.environment)
+
+
+def run_in(stage: str, argv: list[str], environment: dict[str, str]) -> int:
+    """Start a process in a stage's environment, pass signals on, and return its exit code (128 + a signal's number).
+
+    Args:
+        argv: a whole command line that begins with `in_environment_of(stage)`.
+        environment: what is added to ours, among it `environment_of(stage)`.
+    """
+    folder = Path(environment["UV_PROJECT_ENVIRONMENT"])
+    if not (folder / "pyvenv.cfg").exists():
+        print(f"Setting up the environment of {stage} in {folder} (once)", file=sys.stderr)
+    whole = {**os.environ, **environment}
+    whole.pop("VIRTUAL_ENV", None)
+    process = subprocess.Popen(argv, env=whole)
     with _signals_passed_to(process):
         code = process.wait()
     return code if code >= 0 else 128 - code
+
+
+def run_tool(stage: str, module: str, arguments: list[str]) -> int:
+    """Run a module of a stage that is no stage itself: `python -m MODULE ARGUMENTS` in the stage's environment."""
+    return run_in(stage, [*in_environment_of(stage), "python", "-m", module, *arguments], environment_of(stage))
 
 
 @contextmanager

@@ -69,29 +69,26 @@ def make_plan(resolved: Resolved[Any], verbose: bool = False) -> Plan:
     stage = resolved.stage
     folder = stage_folder(resolved)
     handoff = folder / "logs" / f"{new_stamp()}.config.yaml"
-    package = f"pipeline-{stage}"
-    argv = [
-        uv_command(),
-        "run",
-        "--project",
-        str(workspace()),
-        "--frozen",
-        "--no-dev",
-        "--package",
-        package,
-        package,
-        "--config",
-        str(handoff),
-    ]
+    argv = [*in_environment_of(stage), f"pipeline-{stage}", "--config", str(handoff)]
     if verbose:
         argv.append("--verbose")
     environment = {
-        "UV_PROJECT_ENVIRONMENT": str(environments_dir() / stage),
-        "PIPELINE_HOME": str(workspace()),
+        **environment_of(stage),
         **(wandb_environment() if getattr(resolved.config, "wandb", False) is not False else {}),
         **resolved.secrets,
     }
     return Plan(resolved, folder, handoff, argv, environment, planned_inputs(resolved))
+
+
+def in_environment_of(stage: str) -> list[str]:
+    """The beginning of a command line that runs a program in a stage's environment, as the lock file has it."""
+    project = ["--project", str(workspace()), "--frozen", "--no-dev", "--package", f"pipeline-{stage}"]
+    return [uv_command(), "run", *project]
+
+
+def environment_of(stage: str) -> dict[str, str]:
+    """What such a command needs to be told beyond the caller's environment."""
+    return {"UV_PROJECT_ENVIRONMENT": str(environments_dir() / stage), "PIPELINE_HOME": str(workspace())}
 
 
 def planned_inputs(resolved: Resolved[Any]) -> list[PlannedInput]:

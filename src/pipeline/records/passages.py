@@ -6,9 +6,13 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
 from pipeline.run.files import atomic_open, read_json, write_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CORPUS_FILE = "train.parquet"
 METADATA_FILE = "merlin_metadata.json"
@@ -32,7 +36,6 @@ def passage_id(text: str) -> str:
 def write_corpus(folder: Path, passages: Iterable[Passage], corpus_id: str) -> Path:
     """Write the corpus folder; columns id, text and title."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     rows = list(passages)
     table = pa.table(
@@ -42,9 +45,20 @@ def write_corpus(folder: Path, passages: Iterable[Passage], corpus_id: str) -> P
             "title": [row.title for row in rows],
         }
     )
+    return write_corpus_table(folder, table, {"corpus_id": corpus_id})
+
+
+def write_corpus_table(folder: Path, table: pa.Table, metadata: dict[str, Any]) -> Path:
+    """Write the corpus folder from an arrow table with the columns id, text and title.
+
+    Args:
+        metadata: `corpus_id`, and perhaps instructions; the class is ours.
+    """
+    import pyarrow.parquet as pq
+
     with atomic_open(folder / CORPUS_FILE, "wb") as stream:
-        pq.write_table(table, stream)
-    write_json(folder / METADATA_FILE, {"corpus_id": corpus_id, "class": "TextQADataset"})
+        pq.write_table(table.select(["id", "text", "title"]), stream)
+    write_json(folder / METADATA_FILE, {**metadata, "class": "TextQADataset"})
     return folder
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def token_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+def token_batches(lengths: Sequence[int], max_tokens: int, max_texts: int | None = None) -> list[list[int]]:
     """Indices in batches of similar length with at most `max_tokens` padded tokens each; longest batch first.
+
+    `max_texts` bounds the texts of a batch too.
 
     The longest first, so that running out of memory shows at once. A text longer than the budget is a batch alone.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     batches: list[list[int]] = []
     for index in order:
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= max_tokens:
-            batches[-1].append(index)
+        last = batches[-1] if batches else []
+        if last and (len(last) + 1) * lengths[last[0]] <= max_tokens and len(last) != max_texts:
+            last.append(index)
         else:
             batches.append([index])
     return batches

@@ -128,6 +128,7 @@ class BiEncoder(nn.Module):
         kind: str = "passage",
         *,
         batch_tokens: int = 16384,
+        batch_texts: int | None = None,
         on_batch: Callable[[int], None] | None = None,
     ) -> np.ndarray:
         """Vectors of texts that are ALREADY tokenized: fp32 [len(tokens), dimension].
@@ -138,7 +139,7 @@ class BiEncoder(nn.Module):
         per_token = self.contract.pooling == "colbert"
         shape = (len(tokens), *([max(lengths, default=0)] if per_token else []), self.contract.dimension or 0)
         vectors = np.zeros(shape, dtype=np.float32)
-        for batch in token_batches(lengths, batch_tokens):
+        for batch in token_batches(lengths, batch_tokens, batch_texts):
             found = self(*self.collate([tokens[index] for index in batch]), kind).float().cpu().numpy()
             if per_token:
                 vectors[batch, : found.shape[1]] = found

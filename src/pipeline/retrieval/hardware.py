@@ -31,3 +31,8 @@ def has_native_bf16(device: torch.device) -> bool:
     # oneDNN computes bf16 on any AVX-512 machine, but only these instructions make it faster than fp32.
     flags = torch.cpu.get_capabilities()
     return bool(flags.get("avx512_bf16") or flags.get("amx_bf16"))
+
+
+def encode_batch_tokens(wanted: int | None, device: torch.device) -> int:
+    """Tokens of one batch: `wanted`, or what stays in a processor's cache, or what keeps a GPU busy."""
+    return wanted or (16384 if device.type == "cuda" else 4096)

@@ -1,21 +1,63 @@
-"""Exact nearest passages, block by block: bounded memory, no full score matrix, no host sync per element."""
+"""The nearest passages of many questions, exactly, in bounded memory.
+
+All scores of a tile (some questions by some passages) are computed roughly, in bf16 where the hardware multiplies it.
+Only where a rough score comes within its own largest error of what a question already has is the score computed again
+in fp32. The result is exact, and the same for every tile size and number of processes; the cost is one rough matrix
+product and little more. Nothing but the best of each question is kept.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from pipeline.retrieval.hardware import has_native_bf16
+from pipeline.retrieval.passages import ArrayPassages, Passages
+from pipeline.retrieval.ranked import NOTHING, Best, best_of, numbers_of, scores_of
+from pipeline.retrieval.scan import Scan, dot
+from pipeline.retrieval.world import World
+
 Device = torch.device | str
-Mask = Callable[[torch.Tensor, int], None]
-"""`mask(scores, start)` sets to -inf, in place, what must not be found among the passages from `start` on."""
+_PAIRS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may be found for a question.
+
+    Attributes:
+        ceilings: fp32 [Q], the highest score allowed; None for no ceiling.
+        floor: the lowest score allowed.
+        excluded: (question, passage), int64 [M] each, in any order: pairs that must not be found.
+        hidden: int64 [H], ascending: passages that no question may find.
+    """
+
+    ceilings: np.ndarray | None = None
+    floor: float = -np.inf
+    excluded: tuple[np.ndarray, np.ndarray] | None = None
+    hidden: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """What was found.
+
+    Attributes:
+        scores, indices: fp32 and int64 [Q, k], best first, equal scores by the lower index; -inf and -1 where nothing
+            was left.
+        above: int64 [Q], passages that score above the question's ceiling and are neither excluded nor hidden.
+    """
+
+    scores: np.ndarray
+    indices: np.ndarray
+    above: np.ndarray
 
 
 def top_k(
     queries: np.ndarray,
-    passages: np.ndarray,
+    passages: np.ndarray | Passages,
     k: int,
     *,
     passage_block: int = 50_000,
@@ -25,133 +67,69 @@ def top_k(
     """The `k` passages with the largest dot product for each query.
 
     Args:
-        queries: fp32 [Q, D]. passages: fp32 [N, D] (may be memory-mapped; read block by block).
+        queries: fp32 [Q, D]. passages: [N, D] (may be memory-mapped; read block by block).
 
     Returns:
-        scores fp32 [Q, k'] and indices int64 [Q, k'], best first, k' = min(k, N). Equal scores: lower index first,
-        whatever the block sizes.
+        scores fp32 [Q, k'] and indices int64 [Q, k'], best first, k' = min(k, N). Equal scores: lower index first.
     """
-    k = min(k, len(passages))
-    all_scores = np.empty((len(queries), k), dtype=np.float32)
-    all_indices = np.empty((len(queries), k), dtype=np.int64)
-    for start in range(0, len(queries), query_block):
-        block = torch.as_tensor(queries[start : start + query_block], device=device)
-        best, where = _scan(block, passages, k, passage_block, device)
-        all_scores[start : start + query_block] = best.cpu().numpy()
-        all_indices[start : start + query_block] = where.cpu().numpy()
-    return all_scores, all_indices
+    found = nearest(queries, passages, k, passage_block=passage_block, query_block=query_block, device=device)
+    return found.scores, found.indices
 
 
-@dataclass(frozen=True)
-class Below:
-    """What `top_k_below` found.
-
-    Attributes:
-        scores, indices: fp32 and int64 [Q, k'], best first, k' = min(k, N); -inf and -1 where nothing was left.
-        above: int64 [Q], how many passages were left out because they score above the query's ceiling.
-    """
-
-    scores: np.ndarray
-    indices: np.ndarray
-    above: np.ndarray
-
-
-def top_k_below(
+def nearest(
     queries: np.ndarray,
-    passages: np.ndarray,
+    passages: np.ndarray | Passages,
     k: int,
-    ceilings: np.ndarray,
-    excluded: tuple[np.ndarray, np.ndarray],
+    limits: Limits | None = None,
     *,
-    hidden: np.ndarray | None = None,
     passage_block: int = 50_000,
     query_block: int = 1024,
     device: Device = "cpu",
-) -> Below:
-    """`top_k` over the passages that score at most the query's ceiling and are not excluded for it.
+    world: World | None = None,
+) -> Nearest:
+    """The `k` nearest passages of each question that its limits allow.
 
     Args:
-        ceilings: fp32 [Q]; +inf for no ceiling.
-        excluded: (query index, passage index), int64 [M] each, in any order: pairs that must not be found. They do not
-            count as `above`.
-        hidden: int64 [H], ascending: passages that no query may find; they do not count either.
+        queries: fp32 [Q, D].
+        passages: fewer than 2**32 - 1 vectors [N, D] of any float type.
+        passage_block: passages in memory at once. query_block: questions scored at once.
+        world: the processes that share the work; each reads every `size`-th block, all get the whole result.
     """
+    world = world or World()
+    if isinstance(passages, np.ndarray):
+        passages = ArrayPassages(passages)
     k = min(k, len(passages))
-    found = Below(
-        np.full((len(queries), k), -np.inf, np.float32),
-        np.full((len(queries), k), -1, np.int64),
-        np.zeros(len(queries), np.int64),
-    )
-    order = np.argsort(excluded[0], kind="stable")
-    rows, columns = np.asarray(excluded[0])[order], np.asarray(excluded[1])[order]
-    for start in range(0, len(queries), query_block):
-        end = min(start + query_block, len(queries))
-        first, last = np.searchsorted(rows, (start, end))
-        pairs = (rows[first:last] - start, columns[first:last])
-        mask = _BelowMask(ceilings[start:end], pairs, np.empty(0, np.int64) if hidden is None else hidden, device)
-        block = torch.as_tensor(queries[start:end], device=device)
-        best, where = _scan(block, passages, k, passage_block, device, mask)
-        found.scores[start:end] = best.cpu().numpy()
-        found.indices[start:end] = torch.where(best.isfinite(), where, -1).cpu().numpy()
-        found.above[start:end] = mask.above.cpu().numpy()
-    return found
+    best = Best(len(queries), k, device)
+    above = torch.zeros(len(queries), dtype=torch.int64, device=device)
+    if k and len(queries):
+        scan = Scan(queries, limits or Limits(), best, above, query_block, rough_type(torch.device(device)))
+        for number, (numbers, vectors) in enumerate(passages.blocks(passage_block)):
+            if number % world.size == world.rank:
+                scan.block(numbers, vectors)
+    keys, above = _merged(best.keys.cpu(), above.cpu(), world)
+    return Nearest(scores_of(keys).numpy(), numbers_of(keys).numpy(), above.numpy())
 
 
-class _BelowMask:
-    """The `Mask` of one block of queries; counts in `above` what it hides for scoring too high."""
-
-    def __init__(
-        self, ceilings: np.ndarray, pairs: tuple[np.ndarray, np.ndarray], hidden: np.ndarray, device: Device
-    ) -> None:
-        order = np.argsort(pairs[1], kind="stable")
-        self.rows, self.columns, self.hidden, self.device = pairs[0][order], pairs[1][order], hidden, device
-        self.ceilings = torch.as_tensor(ceilings, device=device).unsqueeze(1)
-        self.above = torch.zeros(len(ceilings), dtype=torch.long, device=device)
-
-    def __call__(self, scores: torch.Tensor, start: int) -> None:
-        window = (start, start + scores.shape[1])
-        first, last = np.searchsorted(self.columns, window)
-        scores[self._tensor(self.rows[first:last]), self._tensor(self.columns[first:last] - start)] = -torch.inf
-        first, last = np.searchsorted(self.hidden, window)
-        scores.index_fill_(1, self._tensor(self.hidden[first:last] - start), -torch.inf)
-        too_high = scores > self.ceilings
-        self.above += too_high.sum(1)
-        scores.masked_fill_(too_high, -torch.inf)
-
-    def _tensor(self, indices: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(indices, device=self.device)
+def pair_scores(queries: np.ndarray, passages: Passages, row: np.ndarray, passage: np.ndarray) -> np.ndarray:
+    """fp32 [P]: the scores of single (question, passage) pairs, the same numbers that `nearest` finds."""
+    scores = np.empty(len(row), np.float32)
+    for start in range(0, len(row), _PAIRS_AT_ONCE):
+        part = slice(start, start + _PAIRS_AT_ONCE)
+        taken = torch.from_numpy(passages.take(passage[part]))
+        scores[part] = dot(torch.from_numpy(queries[row[part]]), taken).numpy()
+    return scores
 
 
-def _scan(
-    queries: torch.Tensor, passages: np.ndarray, k: int, block: int, device: Device, mask: Mask | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    best = torch.empty((len(queries), 0), device=device)
-    where = torch.empty((len(queries), 0), dtype=torch.long, device=device)
-    for start in range(0, len(passages), block):
-        # A block of a memory map is copied (torch takes no read-only memory), an array's own block is not.
-        part = torch.as_tensor(np.require(passages[start : start + block], np.float32, ["C", "W"]), device=device)
-        scores = queries @ part.T
-        if mask:
-            mask(scores, start)
-        scores, indices = _largest(scores, min(k, len(part)))
-        # What an earlier block kept stands first, so that the stable sort prefers the lower index.
-        scores, order = torch.cat([best, scores], 1).sort(dim=1, descending=True, stable=True)
-        where = torch.cat([where, indices + start], 1).gather(1, order[:, :k])
-        best = scores[:, :k]
-    return best, where
+def rough_type(device: torch.device) -> torch.dtype:
+    return torch.bfloat16 if has_native_bf16(device) else torch.float32
 
 
-def _largest(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `k` largest of each row, best first, equal ones by index. `torch.topk` picks any of several equal ones."""
-    values, indices = scores.topk(min(k + 1, scores.shape[1]), dim=1)
-    if values.shape[1] > k:
-        border = values[:, k - 1]
-        tied = ((border == values[:, k]) & border.isfinite()).nonzero().squeeze(1)
-        values, indices = values[:, :k], indices[:, :k]
-        if len(tied):
-            ordered, places = scores[tied].sort(dim=1, descending=True, stable=True)
-            values, indices = values.clone(), indices.clone()
-            values[tied], indices[tied] = ordered[:, :k], places[:, :k]
-    indices, order = indices.sort(dim=1)
-    values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return values, indices.gather(1, order)
+def _merged(keys: torch.Tensor, above: torch.Tensor, world: World) -> tuple[torch.Tensor, torch.Tensor]:
+    if world.size == 1 or not keys.numel():
+        return keys, above
+    every = world.gather_objects((keys, above))
+    joined = torch.cat([part for part, _ in every], dim=1)
+    return best_of(joined, keys.shape[1]), torch.stack([part for _, part in every]).sum(0)
+
+
+__all__ = ["NOTHING", "Limits", "Nearest", "nearest", "pair_scores", "top_k"]

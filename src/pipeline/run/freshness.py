@@ -41,7 +41,12 @@ def stage_folder(resolved: Resolved[Any]) -> Path:
 def input_keys(resolved: Resolved[Any]) -> dict[str, str]:
     """Input keys that are set: key -> the stage that makes it ("user" for a person)."""
     specs = keys_of(type(resolved.config))
-    return {name: item.spec.reads for name, item in specs.items() if item.spec.reads and getattr(resolved.config, name)}
+    unused = resolved.config.unused_inputs()
+    return {
+        name: item.spec.reads
+        for name, item in specs.items()
+        if item.spec.reads and getattr(resolved.config, name) and name not in unused
+    }
 
 
 def input_paths(resolved: Resolved[Any], name: str) -> list[Path]:

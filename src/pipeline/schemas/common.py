@@ -28,6 +28,10 @@ class StageConfig:
         """Rules over several keys: (key, what is wrong) for each broken one."""
         return []
 
+    def unused_inputs(self) -> set[str]:
+        """Input keys that do not count because another one is set."""
+        return set()
+
 
 @dataclass(kw_only=True)
 class TextFormat:

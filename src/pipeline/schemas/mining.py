@@ -22,7 +22,9 @@ class MiningKeys:
     hard_neg_margin_type: Literal["perc", "abs"] = key("perc", "How hard_neg_margin is meant.")
     negative_min_score: float | None = key(None, "No negative scores below; null: no floor.")
     negative_max_score: float | None = key(None, "No negative scores above, whatever the margin; null: no ceiling.")
-    negative_rank_min: int = key(1, "First rank that may be a negative; 1 is the nearest passage that is no positive.", ge=1)
+    negative_rank_min: int = key(
+        1, "First rank that may be a negative; 1 is the nearest passage that is no positive.", ge=1
+    )
     negative_rank_max: int | None = key(None, "Last rank that may be a negative; null: no end.", ge=1)
     negative_sampling: Literal["top", "random"] = key(
         "top", "`top`: the hardest that are left; `random`: drawn from all up to negative_rank_max."
@@ -56,7 +58,8 @@ class MiningKeys:
 
     def mining_problems(self) -> list[tuple[str, str]]:
         found = []
-        if self.hard_neg_margin is not None and self.hard_neg_margin_type == "perc" and not 0 < self.hard_neg_margin <= 1:
+        perc = self.hard_neg_margin is not None and self.hard_neg_margin_type == "perc"
+        if perc and not 0 < self.hard_neg_margin <= 1:
             found.append(("hard_neg_margin", "must be > 0 and <= 1 for hard_neg_margin_type=perc"))
         if self.negative_rank_max is not None and self.negative_rank_max < self.negative_rank_min:
             found.append(("negative_rank_max", f"must be >= negative_rank_min ({self.negative_rank_min})"))
@@ -77,12 +80,15 @@ class MiningCompute:
     """Speed and memory of mining; nothing here changes a result."""
 
     mining_batch_size: int = key(128, "Queries scored at once.", gt=0, affects_output=False)
-    encode_batch_tokens: int = key(
-        16384, "Tokens encoded at once, padding included; about 4096 is fastest on a CPU.", gt=0, affects_output=False
+    encode_batch_tokens: int | None = key(
+        None,
+        "Tokens encoded at once, padding included; null: 4096 on a CPU, 16384 on a GPU.",
+        gt=0,
+        affects_output=False,
     )
     corpus_chunk_size: int = key(50000, "Passages scored at once.", gt=0, affects_output=False)
     ann_above: int | None = key(
-        None, "Search corpora with more passages approximately (faiss, extra `ann`); null: always exactly.", gt=0
+        None, "Search corpora with more passages approximately (faiss); null: always exactly.", gt=0
     )
     nproc_per_node: int | Literal["gpu"] = key(
         1, "Processes that encode and search, through torchrun; `gpu`: one for each GPU.", affects_output=False

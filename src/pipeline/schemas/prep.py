@@ -44,7 +44,10 @@ class PrepConfig(MiningCompute, MiningKeys, TextFormat, ModelLoading, StageConfi
     )
     groups_json: list[str] | None = key(None, "Files with groups of documents that belong together.", reads="user")
     near_duplicate_questions: float | None = key(
-        0.8, "Questions this alike (Jaccard) never stand on two sides: the test set keeps its own. null: off.", gt=0, le=1
+        0.8,
+        "Questions this alike (Jaccard) never stand on two sides; the test set keeps its own. null: off.",
+        gt=0,
+        le=1,
     )
     frozen_eval: str | None = key(
         None,

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 from pipeline_eval.bm25 import Bm25System
-from pipeline_eval.identity import Identity, model_content
+from pipeline_eval.identity import Identity
 from pipeline_eval.ledger import Ledger
 
+from pipeline.assets import model_content
 from pipeline.errors import PipelineError
 from pipeline.records.beir import TestSet
 from pipeline.records.results import FILE_NAME, EvalResults

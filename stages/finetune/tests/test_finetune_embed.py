@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from pipeline_finetune.data import prepare_data
-from pipeline_finetune.distributed import World
+from pipeline_finetune.distributed import TrainingWorld
 from pipeline_finetune.embed import EmbedTraining
 from pipeline_finetune.families import FAMILIES
 from pipeline_finetune.losses.infonce import InfoNCE
@@ -57,7 +57,7 @@ def make_training(training_set, tiny_model, tmp_path):
             in_batch_negatives=in_batch,
             cross_rank=False,
             compute=Compute(torch.float32, micro, held, local),
-            world=World(),
+            world=TrainingWorld(),
         )
 
     return make

@@ -77,3 +77,35 @@ def write_records():
         return folder
 
     return write
+
+
+def build_mining_task(passages: list[str], questions: list[str], positives: list[list[int]], **more: Any) -> Any:
+    """A task over plain texts; `known` (the positives), `given`, `titles`, `answers` and `hidden` may be added."""
+    import numpy as np
+    import pyarrow as pa
+    from pipeline_prep.mining.task import MiningTask
+
+    from pipeline.records.sources.ragged import Ragged
+
+    def ragged(lists: list[list[int]]) -> Ragged:
+        counts = np.array([len(item) for item in lists], np.int64)
+        return Ragged.of_counts(counts, np.array([value for item in lists for value in item], np.int64))
+
+    texts = {"text": passages, "title": more.get("titles") or [""] * len(passages)}
+    columns = {name: pa.array(values, pa.large_string()) for name, values in texts.items()}
+    ids = pa.array([f"d{number}" for number in range(len(passages))], pa.large_string())
+    return MiningTask(
+        [f"q{number}" for number in range(len(questions))],
+        questions,
+        more.get("answers") or [""] * len(questions),
+        pa.table({"id": ids, **columns}),
+        ragged(positives),
+        ragged([sorted(set(item)) for item in more.get("known") or positives]),
+        ragged(more.get("given") or [[]] * len(questions)),
+        np.array(more.get("hidden") or [], np.int64),
+    )
+
+
+@pytest.fixture(scope="session")
+def mining_task():
+    return build_mining_task

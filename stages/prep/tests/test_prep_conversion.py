@@ -1,19 +1,20 @@
 from __future__ import annotations
 
 import random
+import weakref
 
 import pytest
+from pipeline_prep.funnel import Funnel, Loss
 from pipeline_prep.inputs.sdg_records import convert
 from pipeline_prep.questions import question_id
-from pipeline_prep.funnel import Funnel
 
 from pipeline.errors import PipelineError
 from pipeline.records.passages import passage_id
 
 
-def run(records, threshold=7.0):
+def run(records, threshold=7.0, minimums=None):
     funnel = Funnel()
-    return convert([(f"file: record {n}", item) for n, item in enumerate(records)], threshold, funnel), funnel
+    return convert(((f"file: record {n}", item) for n, item in enumerate(records)), threshold, funnel, minimums), funnel
 
 
 def lost(funnel):
@@ -28,7 +29,7 @@ def test_question_and_passages_keep_where_they_come_from(record):
     assert question.metadata == {
         "query_type": "contextual", "reasoning_type": "factual", "hop_count": 1, "question_complexity": 2,
         "quality_score": 9.0, "answer": "answer to Which?", "hop_contexts": [], "file_name": ["a.txt"],
-        "segment_ids": [2, 1],
+        "segment_ids": [2, 1], "criteria": {},
     }  # fmt: skip
     assert converted.passages[passage_id("one")].documents == ("a.txt",)
     assert [step.left for step in funnel.steps] == [1, 1, 1] and not funnel.rejected
@@ -42,8 +43,8 @@ def test_every_bad_pair_is_counted_and_has_an_example_line(record):
     assert [question.text for question in converted.questions] == ["good"]
     assert lost(funnel) == {"pair unreadable": 2, "empty question": 2, "no segments": 2, "unknown segment": 2}
     assert len(funnel.rejected) == 8
-    assert {"reason", "where", "question", "detail"} == set(funnel.rejected[0])
-    assert funnel.rejected[0]["where"] == "file: record 0"
+    assert set(funnel.rejected[0]) == {"reason", "step", "where", "question", "detail"}
+    assert {(line["step"], line["where"]) for line in funnel.rejected} == {("kept", "file: record 0")}
 
 
 def test_repeated_segments_and_chunks_of_equal_text_give_one_positive(record):
@@ -62,6 +63,7 @@ def test_repeated_segments_and_chunks_of_equal_text_give_one_positive(record):
         ([9, 9, 9, 9], [], {"judgements do not match": 3}),
         ([9, "8", float("nan")], ["q0"], {"judgement unreadable": 2}),
         ([True, 9, 9], ["q1", "q2"], {"judgement unreadable": 1}),
+        ([10**400, float("-inf"), 9], ["q2"], {"judgement unreadable": 2}),
         (None, ["q0", "q1", "q2"], {}),
     ],
 )
@@ -78,6 +80,68 @@ def test_judgements_as_a_plain_list_and_without_overall(record):
     assert lost(funnel) == {"judgement unreadable": 1}
 
 
+def test_single_criteria_are_kept_and_have_minimums_of_their_own(record):
+    item = record("a.txt", ["t"], [(f"q{n}", [1]) for n in range(4)])
+    for evaluation, accuracy in zip(item["qa_evaluations"]["evaluations"], (9, 5, None, "high"), strict=True):
+        evaluation |= {"accuracy": {"score": accuracy}, "clarity": {"score": float("nan")}, "improvements": "none"}
+    converted, funnel = run([item], minimums={"accuracy": 6})
+    assert [question.metadata["criteria"] for question in converted.questions] == [{"accuracy": 9.0}, {}]
+    assert lost(funnel) == {"below criterion_minimums": 1, "judgement unreadable": 1}
+    assert [line["detail"] for line in funnel.rejected] == ["accuracy 5 < 6", "accuracy.score is 'high'"]
+    assert len(run([item], minimums={"overall": 9.5})[0].questions) == 0
+
+
+def test_the_funnel_has_a_row_for_each_reason_with_an_example(record):
+    item = record("a.txt", ["t"], [("Bad?", [1]), ("Worse?", [1]), ("", [1]), ("Good?", [1])], [1, 2, 9, 9])
+    _, funnel = run([item])
+    assert funnel.table() == [
+        Loss("read", 4, 0, "", ""),
+        Loss("judged", 2, 2, "below quality_threshold", "Bad?"),
+        Loss("kept", 1, 1, "empty question", ""),
+    ]
+
+
+def test_a_loss_can_be_noted_for_a_later_step():
+    funnel = Funnel()
+    funnel.reject("late", "x:1", "\ud800" + "long " * 1000, step="second")
+    funnel.reject("early", "x:2", "q")
+    funnel.close("first", 2)
+    funnel.close("second", 1)
+    assert [step.lost for step in funnel.steps] == [{"early": 1}, {"late": 1}]
+    line = funnel.rejected[0]
+    assert line["step"] == "second" and len(line["question"].encode()) < 1100
+
+
+def test_values_that_json_cannot_hold_become_null_or_text(record):
+    item = record("a.txt", ["t"], [("q", [1.0])])
+    item["deduplicated_qa_pairs"][0] |= {
+        "question_complexity": float("inf"),
+        "answer": "\ud800!",
+        "hop_contexts": [b"x"],
+    }
+    metadata = run([item])[0].questions[0].metadata
+    assert (metadata["question_complexity"], metadata["answer"], metadata["hop_contexts"]) == (None, "?!", ["b'x'"])
+    item["deduplicated_qa_pairs"][0]["question"] = "\ud800"
+    assert lost(run([item])[1]) == {"pair unreadable": 1}
+
+
+def test_one_record_is_held_at_a_time(record):
+    class Record(dict):
+        """A dict that can be watched."""
+
+    alive = []
+
+    def records():
+        for number in range(5):
+            held = Record(record(f"{number}.txt", [f"t{number}"], [("q", [1])]))
+            alive.append(weakref.ref(held))
+            yield f"x:{number}", held
+            del held
+            assert sum(item() is not None for item in alive) <= 1  # the caller's loop still names this one
+
+    assert len(convert(records(), 7.0, Funnel()).questions) == 5
+
+
 def test_an_unjudged_pair_is_kept_and_counted(record):
     converted, funnel = run([record("a.txt", ["t"], [("q0", [1]), ("q1", [1])], [None, 9])])
     assert converted.questions[0].metadata["quality_score"] is None
@@ -92,7 +156,14 @@ def test_the_corpus_holds_chunks_without_questions_and_all_their_sources(record)
     ])  # fmt: skip
     documents = {passage.text: passage.documents for passage in converted.passages.values()}
     assert documents == {"shared": ("a.txt", "b.txt"), "only b": ("b.txt",), "bundle": ("c.txt", "d.txt")}
-    assert sorted(map(sorted, converted.ties)) == [["a.txt", "b.txt"], ["c.txt", "d.txt"], ["c.txt", "d.txt"]]
+    assert sorted(map(sorted, converted.ties)) == [["a.txt", "b.txt"], ["c.txt", "d.txt"]]
+
+
+def test_documents_stand_in_order_with_their_chunks_and_pairs_as_written(record):
+    second = record("b.txt", ["z", "a"], [("y?", [1]), ("x?", [2])])
+    converted, _ = run([second, record("a.txt", ["m"], [("w?", [1])])])
+    assert [passage.text for passage in converted.passages.values()] == ["m", "z", "a"]
+    assert [question.text for question in converted.questions] == ["w?", "y?", "x?"]
 
 
 def test_a_chunk_of_a_bundle_names_its_own_document(record):
@@ -118,6 +189,8 @@ def test_the_order_of_the_records_does_not_matter(record, corpus_records):
         ({"deduplicated_qa_pairs": None}, "deduplicated_qa_pairs must be a list"),
         ({"chunks": [{"chunk_id": 1}]}, "chunk 0 needs chunk_id and text"),
         ({"chunks": [{"chunk_id": 1, "text": "a"}, {"chunk_id": "1", "text": "b"}]}, "chunk_id '1' stands twice"),
+        ({"chunks": [{"chunk_id": 1, "text": "\ud800"}]}, "half of a surrogate pair"),
+        ({"file_name": ["\ud800"]}, "file_name holds half of a surrogate pair"),
     ],
 )
 def test_a_malformed_record_is_one_clear_error(record, change, message):

@@ -1,23 +1,34 @@
 from __future__ import annotations
 
+import logging
 import random
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline_prep.inputs.sdg_records import convert
+from pipeline_prep.assign import SPLITS, assign
+from pipeline_prep.document_groups import document_groups
+from pipeline_prep.duplicates import jaccard, question_shingles
 from pipeline_prep.funnel import Funnel
-from pipeline_prep.split import SPLITS, assign, document_groups, split_questions
+from pipeline_prep.inputs.sdg_records import convert
+from pipeline_prep.split import split_questions
 
 from pipeline.errors import PipelineError
+from pipeline.schemas.prep import PrepConfig
 
 EVEN = {"train": 0.8, "val": 0.1, "test": 0.1}
+LOG = logging.getLogger("pipeline.test")
 
 
-def split(records, ratios=EVEN, seed=0):
+def configured(ratios=EVEN, **keys):
+    return PrepConfig(**{f"{name}_ratio": ratio for name, ratio in ratios.items()}, **keys)
+
+
+def split(records, ratios=EVEN, seed=0, **keys):
     funnel = Funnel()
     converted = convert([(str(number), item) for number, item in enumerate(records)], 7.0, funnel)
-    return split_questions(converted, ratios, seed, funnel), funnel
+    return split_questions(converted, configured(ratios, seed=seed, **keys), funnel, LOG).questions, funnel
 
 
 def singles(count):
@@ -49,9 +60,30 @@ def test_shares_are_met_by_largest_remainder_and_none_is_empty(count, ratios, ex
 def test_too_few_documents_says_how_many_are_needed():
     with pytest.raises(PipelineError, match="at least 3 are needed") as error:
         assign(singles(2), EVEN, seed=0)
-    assert "train_ratio=0.9" in error.value.fix
+    assert "val_ratio=0" in error.value.fix
     with pytest.raises(PipelineError, match=r"2 independent documents .*\(5 documents, joined where"):
         assign([["a", "b", "c"], ["d", "e"]], EVEN, seed=0)
+
+
+@pytest.mark.parametrize("ratios", [(0.8, 0.1, 0.1), (0.7, 0.1, 0.2), (0.9, 0.1, 0.0)])
+def test_each_split_has_the_same_mix_of_query_types(ratios):
+    draw = random.Random(4)
+    groups = singles(400)
+    kinds = ["contextual"] * 6 + ["keyword"] * 3 + ["multi_hop"]
+    types = {group[0]: Counter(draw.choices(kinds, k=5)) for group in groups}
+    split_of = assign(groups, dict(zip(SPLITS, ratios, strict=True)), 0, types)
+    total = sum(types.values(), Counter())
+    for name, ratio in zip(SPLITS, ratios, strict=True):
+        count = sum((types[document] for document, side in split_of.items() if side == name), Counter())
+        assert all(abs(count[kind] / total[kind] - ratio) < 0.01 for kind in total), (name, count)
+    assert tuple(sizes(split_of).values()) == tuple(round(400 * ratio) for ratio in ratios)
+
+
+def test_the_order_of_groups_moves_nothing():
+    groups = [[f"{n}.txt", f"{n}b.txt"][: 1 + n % 2] for n in range(30)]
+    types = {name: Counter({f"type {int(name[0]) % 3}": 2}) for group in groups for name in group}
+    expected = assign(groups, EVEN, 3, types)
+    assert assign(groups[::-1], EVEN, 3, types) == expected != assign(groups, EVEN, 4, types)
 
 
 def test_large_groups_never_starve_a_split():
@@ -138,6 +170,9 @@ def test_nothing_stands_on_two_sides(record, case):
             assert not {key for item in here for key in item.positives} & {
                 key for item in there for key in item.positives
             }, "a positive on two sides"
+            for first in here:
+                near = [jaccard(question_shingles(first.text), question_shingles(item.text)) for item in there]
+                assert max(near, default=0) < 0.8, "a near-duplicate question on two sides"
     assert split(records, ratios, seed)[0] == splits, "the same seed gives the same split"
     again = split(shuffled, ratios, seed)[0]
     assert {side: [item.id for item in again[side]] for side in SPLITS} == {

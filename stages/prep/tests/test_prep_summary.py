@@ -4,12 +4,18 @@ import logging
 
 import numpy as np
 import pytest
-from pipeline_prep.inputs.sdg_records import convert
-from pipeline_prep.questions import Converted
 from pipeline_prep.funnel import Funnel
-from pipeline_prep.mining.mine import MiningReport
+from pipeline_prep.inputs.sdg_records import convert
 from pipeline_prep.mining.report import percentiles
-from pipeline_prep.summary import Prepared, headline, tell, warn_of_boilerplate
+from pipeline_prep.mining.task import Mined
+from pipeline_prep.prepared import Prepared, Side
+from pipeline_prep.questions import Converted
+from pipeline_prep.split import Splits
+from pipeline_prep.summary import headline, tell, warn_of_boilerplate
+
+from pipeline.contract import EncodingContract
+from pipeline.records.sources.ragged import Ragged
+from pipeline.records.training import TrainingRow
 
 LOG = logging.getLogger("prep-summary-test")
 
@@ -27,14 +33,22 @@ def test_boilerplate_that_ties_documents_together_is_named(record, caplog):
     assert not caplog.text
 
 
-@pytest.mark.parametrize(("negatives", "short"), [(5, 0), (2, 1)])
-def test_what_is_too_little_is_warned_of(record, caplog, negatives, short):
+@pytest.mark.parametrize("wanted", [1, 5])
+def test_what_is_too_little_is_warned_of(record, mining_task, caplog, wanted):
     scores = np.array([0.5], np.float32)
-    mined = MiningReport(1, negatives, short, 0, 3, 1, 0, scores, scores)
-    made = Prepared(Funnel(), converted(record("a.txt", ["one"], [])), [], [], [], [], mined, mined)
-    tell(LOG, made, max_pos_docs=5, negatives_wanted=5)
-    assert "only 0 test questions (< 50)" in caplog.text and "only 0 training rows (< 100)" in caplog.text
-    assert ("1 of 1 training questions have fewer than 5 hard negatives" in caplog.text) == bool(short)
+    task = mining_task(["one", "two"], ["Which?"], [[0]])
+    mined = Mined(
+        wanted, Ragged.of_rows([[1]]), scores, np.zeros(1, np.uint8), scores, Ragged.of_rows([[]]), {"known": 3}
+    )
+    side = Side(["a row"], task, mined)
+    splits = Splits({"train": [], "val": [], "test": ["a question"]}, frozenset())
+    contract, source = EncodingContract(), converted(record("a.txt", ["one"], []))
+    made = Prepared(Funnel(), source, splits, side, Side([], task, mined), [], contract)
+    made.train.rows[0] = TrainingRow("q", "Which?", "c", ["d"], [])
+    tell(LOG, made, max_pos_docs=5)
+    assert "only 1 test questions (< 50)" in caplog.text and "only 0 training rows (< 100)" in caplog.text
+    short = "1 of 1 training questions have fewer than 5 hard negatives" in caplog.text
+    assert short == (wanted == 5)
     assert dict(headline(made))["median similarity"] == "positive 0.5, hard negative 0.5"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container, Iterator
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.records.sources.check import Ref, as_id, as_object, as_text, encodable
@@ -12,7 +14,8 @@ from pipeline.records.sources.draft import Corpus, Draft, Part, Strings
 from pipeline.records.sources.passages import passage_table
 from pipeline.run.files import read_jsonl
 
-_SPLITS = {"train": ("train",), "val": ("dev", "val", "validation")}
+SPLITS = {"train": ("train",), "val": ("dev", "val", "validation"), "test": ("test",)}
+"""Split -> names of its judgements, the first that is there counts."""
 
 
 def is_beir(path: Path) -> bool:
@@ -36,7 +39,7 @@ def read_beir_rows(path: Path, kind: str, corpora: Corpora) -> Part:
     corpus = _corpus(folder / "corpus.jsonl")
     questions = _questions(folder / "queries.jsonl")
     draft = Draft(str(qrels), "line")
-    for question_id, (line, judged) in _judgements(qrels, questions).items():
+    for question_id, (line, judged) in judgements(qrels, questions).items():
         ranked = sorted(((score, name) for name, score in judged.items() if score > 0), key=lambda item: -item[0])
         positives: list[Ref] = [(name, math.nan) for _, name in ranked]
         negatives: list[Ref] = [(name, math.nan) for name, score in judged.items() if score <= 0]
@@ -53,7 +56,7 @@ def _folder(path: Path) -> Path:
 
 
 def _qrels(folder: Path, kind: str) -> Path:
-    wanted = [folder / "qrels" / f"{name}.tsv" for name in _SPLITS[kind]]
+    wanted = [folder / "qrels" / f"{name}.tsv" for name in SPLITS[kind]]
     for path in wanted:
         if path.is_file():
             return path
@@ -66,37 +69,46 @@ def _qrels(folder: Path, kind: str) -> Path:
 
 def _corpus(path: Path) -> Corpus:
     names, texts, titles = Strings(), Strings(), Strings()
+    for _, name, row in identified(path, "passage"):
+        names.extend([name])
+        texts.extend([row["text"]])
+        titles.extend([row["title"]])
+    return Corpus(str(path), str(path), passage_table(names.finish(), texts.finish(), titles.finish()))
+
+
+def _questions(path: Path) -> dict[str, str]:
+    return {
+        name: as_text(row["text"], f"{where} ({name})", "question") for where, name, row in identified(path, "question")
+    }
+
+
+def identified(path: Path, what: str) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(where, id, row) of corpus.jsonl or queries.jsonl; `text` and `title` of a row are text, perhaps empty.
+
+    Raises:
+        PipelineError: a malformed row, or an id that was used before.
+    """
     seen: set[str] = set()
     for line, value in read_jsonl(path):
         where = f"{path}:{line}"
         row = as_object(value, where)
         name = as_id(row.get("_id"), where, "_id")
         if name in seen:
-            raise PipelineError(f"{where}: passage id {name!r} was used before", fix="give each passage its own id")
+            raise PipelineError(f"{where}: {what} id {name!r} was used before", fix=f"give each {what} its own id")
         seen.add(name)
         text, title = row.get("text"), row.get("title")
         if not isinstance(text, str) or not isinstance(title, (str, type(None))):
             raise PipelineError(f"{where} ({name}): text and title must be text")
-        names.extend([name])
-        texts.extend([encodable(text, where, "text")])
-        titles.extend([encodable(title or "", where, "title")])
-    return Corpus(str(path), str(path), passage_table(names.finish(), texts.finish(), titles.finish()))
+        row["text"], row["title"] = encodable(text, where, "text"), encodable(title or "", where, "title")
+        yield where, name, row
 
 
-def _questions(path: Path) -> dict[str, str]:
-    questions: dict[str, str] = {}
-    for line, value in read_jsonl(path):
-        where = f"{path}:{line}"
-        row = as_object(value, where)
-        name = as_id(row.get("_id"), where, "_id")
-        if name in questions:
-            raise PipelineError(f"{where}: question id {name!r} was used before", fix="give each question its own id")
-        questions[name] = as_text(row.get("text"), f"{where} ({name})", "question")
-    return questions
+def judgements(path: Path, questions: Container[str]) -> dict[str, tuple[int, dict[str, int]]]:
+    """Question id -> (first line, {passage id: score}) in file order.
 
-
-def _judgements(path: Path, questions: dict[str, str]) -> dict[str, tuple[int, dict[str, int]]]:
-    """Question id -> (first line, {passage id: score}) in file order."""
+    Raises:
+        PipelineError: a malformed line, or a question that queries.jsonl does not hold.
+    """
     judged: dict[str, tuple[int, dict[str, int]]] = {}
     try:
         with path.open(encoding="utf-8-sig") as stream:

@@ -75,11 +75,7 @@ def read_hub(place: str, corpora: Corpora) -> list[Part]:
     Raises:
         PipelineError: the repository cannot be read, or a row is wrong.
     """
-    body, _, revision = place.removeprefix(HUB).partition("@")
-    parts = body.strip("/").split("/")
-    if len(parts) not in (2, 3) or not all(parts):
-        raise PipelineError(f"{place}: not a data set", fix="write hf://org/repo, hf://org/repo/subset, or …@revision")
-    repo, subset = Repo("/".join(parts[:2]), revision or None), parts[2] if len(parts) == 3 else None
+    repo, subset = open_repo(place)
     described = sorted(name.removesuffix(f"/{METADATA}") for name in repo.files() if name.endswith(f"/{METADATA}"))
     if not described or (subset and subset not in described):
         if described:
@@ -87,6 +83,15 @@ def read_hub(place: str, corpora: Corpora) -> list[Part]:
         corpora.need_no_instructions(place)
         return [read_records(place, "row", _records(repo.table(subset)), [])]
     return [_subset(repo, name, corpora) for name in ([subset] if subset else described)]
+
+
+def open_repo(place: str) -> tuple[Repo, str | None]:
+    """The repository that `hf://org/repo[/subset][@revision]` names, and the subset."""
+    body, _, revision = place.removeprefix(HUB).partition("@")
+    parts = body.strip("/").split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise PipelineError(f"{place}: not a data set", fix="write hf://org/repo, hf://org/repo/subset, or …@revision")
+    return Repo("/".join(parts[:2]), revision or None), parts[2] if len(parts) == 3 else None
 
 
 def _subset(repo: Repo, subset: str, corpora: Corpora) -> Part:

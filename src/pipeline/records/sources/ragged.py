@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -25,6 +27,12 @@ class Ragged:
         offsets = np.zeros(len(counts) + 1, np.int64)
         np.cumsum(counts, out=offsets[1:])
         return cls(offsets, np.asarray(values, np.int64))
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Sequence[int]]) -> Ragged:
+        """From a list for each row."""
+        counts = np.fromiter(map(len, rows), np.int64, len(rows))
+        return cls.of_counts(counts, np.fromiter(chain.from_iterable(rows), np.int64, counts.sum()))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -1,11 +1,14 @@
-"""Rows that carry their texts: `pos_doc`/`neg_doc` records and sentence-transformers style columns."""
+"""Rows that carry their texts: `pos_doc`/`neg_doc` records, sentence-transformers style columns, Cohere's rerank rows.
+
+Cohere's rows are those of its rerank fine-tuning: https://docs.cohere.com/docs/rerank-preparing-the-data
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +19,20 @@ from pipeline.records.sources.draft import Draft, Part
 QUESTION = ("anchor", "query", "question")
 POSITIVE = ("positive", "passage", "answer", "document", "context")
 SCORES = ("label", "labels", "score", "scores")
+_COHERE = ("relevant_passages", "hard_negatives")
+_IDS = ("question_id", "id")
 _NEGATIVE = re.compile(r"negatives?|negative_\d+")
+_Reader = Callable[[dict[str, Any], str], tuple[str, list[Ref], list[Ref]]]
 ACCEPTED = (
     "accepted: query|question with pos_doc and neg_doc; columns anchor|query|question with "
     "positive|passage|answer|document|context and negative, negative_1, … and label|score; "
+    "query with relevant_passages and hard_negatives; "
     '{"corpus": {"path": …}, "data": […]}; a BEIR folder'
 )
 
 
 def read_records(name: str, unit: str, records: Iterable[tuple[int, Any]], files: list[Path]) -> Part:
-    """Rows of one file; the first record says which of the two formats it holds.
+    """Rows of one file; the first record says which of the formats it holds.
 
     Args:
         records: (line or row number, record).
@@ -34,29 +41,57 @@ def read_records(name: str, unit: str, records: Iterable[tuple[int, Any]], files
         PipelineError: names the file, the line or row, the question and the value.
     """
     draft = Draft(name, unit)
-    columns: bool | None = None
+    first: _Reader | None = None
     for index, (number, value) in enumerate(records):
         where = draft.where(number)
         record = as_object(value, where)
-        in_columns = _in_columns(record, where)
-        if columns not in (None, in_columns):
+        read = _reader_of(record)
+        if read is None:
+            raise PipelineError(f"{where}: no known format has the keys {_shown(record)}", fix=ACCEPTED)
+        if first not in (None, read):
             raise PipelineError(f"{where} has another format than the first row (keys {_shown(record)})", fix=ACCEPTED)
-        columns = in_columns
-        given = record.get("question_id", record.get("id"))
+        first = read
+        given = next((record[item] for item in _IDS if item in record), None)
         question_id = f"{Path(name).name}:{index}" if given is None else as_id(given, where, "question_id")
         where = f"{where} ({question_id})"
-        read = _column_row if in_columns else _inline_row
         question, positives, negatives = read(record, where)
         draft.add(number, question_id, question, positives, negatives)
     return draft.by_content(files)
 
 
-def _in_columns(record: dict[str, Any], where: str) -> bool:
+def is_labelled(record: Any) -> bool:
+    """Whether a record has the keys of one of the formats."""
+    return isinstance(record, dict) and _reader_of(record) is not None
+
+
+def is_unanswered(record: dict[str, Any], where: str) -> bool:
+    """Whether the field of the positives is there and holds nothing, or blank text alone."""
+    name = _positive_field(record, where)
+    return name in record and all(isinstance(item, str) and not item.strip() for item in as_list(record[name]))
+
+
+def other_fields(record: dict[str, Any], where: str) -> dict[str, Any]:
+    """The fields of a record that are neither its id nor read as question, passage or score."""
+    read = {*_IDS, *QUESTION, _positive_field(record, where), "neg_doc", _COHERE[1]}
+    if _reader_of(record) is _column_row:
+        read |= {*SCORES, *filter(_is_negative, record)}
+    return {name: value for name, value in record.items() if name not in read}
+
+
+def _positive_field(record: dict[str, Any], where: str) -> str:
+    fields = {_cohere_row: _COHERE[0], _inline_row: "pos_doc", None: ""}
+    read = _reader_of(record)
+    return _positive_name(record, where) if read is _column_row else fields[read]
+
+
+def _reader_of(record: dict[str, Any]) -> _Reader | None:
     if "pos_doc" in record or "neg_doc" in record:
-        return False
+        return _inline_row
+    if _COHERE[0] in record:
+        return _cohere_row
     if any(name in record for name in POSITIVE) and any(name in record for name in QUESTION):
-        return True
-    raise PipelineError(f"{where}: no known format has the keys {_shown(record)}", fix=ACCEPTED)
+        return _column_row
+    return None
 
 
 def _shown(record: dict[str, Any]) -> str:
@@ -73,6 +108,15 @@ def _inline_row(record: dict[str, Any], where: str) -> tuple[str, list[Ref], lis
     )
     if not positives:
         raise PipelineError(f"{where} has no positive in pos_doc")
+    return question, positives, negatives
+
+
+def _cohere_row(record: dict[str, Any], where: str) -> tuple[str, list[Ref], list[Ref]]:
+    name = one_of(record, ("query", "question"), where)
+    question = as_text(record[name], where, "question")
+    positives, negatives = ([_document(item, where, field) for item in as_list(record.get(field))] for field in _COHERE)
+    if not positives:
+        raise PipelineError(f"{where} has no positive in {_COHERE[0]}")
     return question, positives, negatives
 
 
@@ -98,7 +142,7 @@ def one_of(record: dict[str, Any], names: tuple[str, ...], where: str) -> str:
 
 
 def _column_row(record: dict[str, Any], where: str) -> tuple[str, list[Ref], list[Ref]]:
-    question_name, positive_name = one_of(record, QUESTION, where), one_of(record, POSITIVE, where)
+    question_name, positive_name = one_of(record, QUESTION, where), _positive_name(record, where)
     question = as_text(record[question_name], where, "question")
     positive = as_text(record[positive_name], where, positive_name)
     texts = [
@@ -110,6 +154,12 @@ def _column_row(record: dict[str, Any], where: str) -> tuple[str, list[Ref], lis
     scores = _scores(record, 1 + len(texts), where)
     keys = [(inline_key(text), score) for text, score in zip([positive, *texts], scores, strict=True)]
     return question, keys[:1], keys[1:]
+
+
+def _positive_name(record: dict[str, Any], where: str) -> str:
+    """The column of the positive; beside another such column `answer` is what the answer says, not where it stands."""
+    names = [name for name in POSITIVE if name in record]
+    return one_of(record, tuple(name for name in POSITIVE if name != "answer" or names == ["answer"]), where)
 
 
 def _is_negative(name: Any) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pipeline.assets import resolve_model
+from pipeline.assets import model_content, resolve_model
 from pipeline.contract import EncodingContract, contract_of_model
 from pipeline.errors import PipelineError
 from pipeline.records.results import SYSTEMS
@@ -16,7 +16,7 @@ from pipeline.retrieval.hardware import pick_device, pick_dtype
 from pipeline.schemas.eval import EmbedEvalConfig
 from pipeline_eval.bm25 import Bm25System
 from pipeline_eval.dense import Compute, DenseSystem
-from pipeline_eval.identity import Identity, System, model_content
+from pipeline_eval.identity import Identity, System
 from pipeline_eval.nim import NimClient, NimSystem
 
 logger = logging.getLogger("pipeline")

@@ -1,4 +1,4 @@
-"""The processes of one training run, as torchrun starts them; a lone process is a world of one.
+"""How the processes of one training run share work and gradients.
 
 Data parallelism: every process holds the whole model, takes its part of each step's rows and averages gradients with
 the others once per step. Gradients are averaged by hand and not through hooks, because a step may run backward many
@@ -7,55 +7,26 @@ times (GradCache) and must talk to the others once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
 
 import numpy as np
 import torch
 import torch.distributed as dist
+
+from pipeline.retrieval.world import World
 
 _BUCKET = 32 * 1024 * 1024
 """Gradient values sent at once: large enough for full speed, small enough to cost little memory."""
 
 
 @dataclass(frozen=True)
-class World:
-    """This process among `size` equal ones; rank 0 alone writes files and speaks to people."""
-
-    rank: int = 0
-    size: int = 1
-
-    @classmethod
-    def join(cls, timeout_minutes: int) -> World:
-        """Join the processes that torchrun started (environment RANK, WORLD_SIZE, …), if it did."""
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size == 1:
-            return cls()
-        cuda = torch.cuda.is_available()
-        if cuda:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        if not dist.is_initialized():
-            dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=timeout_minutes))
-        return cls(dist.get_rank(), size)
-
-    @property
-    def leads(self) -> bool:
-        return self.rank == 0
+class TrainingWorld(World):
+    """The processes of a training run: they share every step's rows and average gradients."""
 
     def part(self, rows: np.ndarray) -> np.ndarray:
         """This process's rows of a step: every `size`-th, so that counts differ by one at most."""
         return rows[self.rank :: self.size]
-
-    def wait(self) -> None:
-        """Return when every process has come here."""
-        if self.size > 1:
-            dist.barrier()
-
-    def leave(self) -> None:
-        if self.size > 1 and dist.is_initialized():
-            dist.destroy_process_group()
 
     def total(self, values: list[float], device: torch.device) -> list[float]:
         """Sums over all processes, in one message."""
@@ -64,14 +35,6 @@ class World:
         summed = torch.tensor(values, dtype=torch.float64, device=device)
         dist.all_reduce(summed)
         return summed.tolist()
-
-    def share(self, value: object) -> object:
-        """Rank 0's value, everywhere."""
-        if self.size == 1:
-            return value
-        holder = [value]
-        dist.broadcast_object_list(holder, src=0)
-        return holder[0]
 
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Replace every gradient by its mean over the processes; one without a gradient counts as zero."""
@@ -114,7 +77,7 @@ class _Gather(torch.autograd.Function):
     """all_gather whose backward pass sums what every process found for this one's part."""
 
     @staticmethod
-    def forward(context, values: torch.Tensor, world: World) -> torch.Tensor:
+    def forward(context, values: torch.Tensor, world: TrainingWorld) -> torch.Tensor:
         context.rank = world.rank
         parts = [torch.empty_like(values) for _ in range(world.size)]
         dist.all_gather(parts, values.contiguous())

@@ -15,7 +15,7 @@ from pipeline.retrieval.encoder import BiEncoder
 from pipeline_finetune.backward import in_order
 from pipeline_finetune.consolidated import save_consolidated
 from pipeline_finetune.data import MISSING, RowTable, TrainingData
-from pipeline_finetune.distributed import World
+from pipeline_finetune.distributed import TrainingWorld
 from pipeline_finetune.groups import Group, make_group, merge_ranks
 from pipeline_finetune.losses.matryoshka import Matryoshka
 from pipeline_finetune.losses.vectors import VectorLoss
@@ -73,7 +73,7 @@ class EmbedTraining:
         in_batch_negatives: bool,
         cross_rank: bool,
         compute: Compute,
-        world: World,
+        world: TrainingWorld,
     ) -> None:
         assert data.passages is not None
         self.model, self.data, self.passages = encoder, data, data.passages

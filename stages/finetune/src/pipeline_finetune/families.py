@@ -16,7 +16,7 @@ from pipeline.retrieval.encoder import BiEncoder
 from pipeline.retrieval.transformer import LoadOptions
 from pipeline.schemas.finetune import EmbedFinetuneConfig, FinetuneConfig, RerankFinetuneConfig
 from pipeline_finetune.data import Encode, TrainingData
-from pipeline_finetune.distributed import World
+from pipeline_finetune.distributed import TrainingWorld
 from pipeline_finetune.embed import EmbedTraining
 from pipeline_finetune.losses.base import Loss
 from pipeline_finetune.losses.infonce import InfoNCE
@@ -49,7 +49,7 @@ class FamilyTraining:
 
     load: Callable[[str, EncodingContract, torch.device, LoadOptions, int], Any]
     encode: Callable[[Any], Encode]
-    training: Callable[[Any, Any, TrainingData, Compute, World], Training]
+    training: Callable[[Any, Any, TrainingData, Compute, TrainingWorld], Training]
     bodies: Callable[[Any], list[nn.Module]]
     longest: Callable[[EncodingContract], int]
     needs_negatives: Callable[[Any], bool]
@@ -71,7 +71,7 @@ def _encode_embed(encoder: BiEncoder) -> Encode:
 
 
 def _train_embed(
-    config: EmbedFinetuneConfig, encoder: BiEncoder, data: TrainingData, compute: Compute, world: World
+    config: EmbedFinetuneConfig, encoder: BiEncoder, data: TrainingData, compute: Compute, world: TrainingWorld
 ) -> EmbedTraining:
     watched = WatchedLoss(LOSSES[config.loss](config.temperature))
     similarity = late_interaction if encoder.contract.pooling == "colbert" else dot
@@ -102,7 +102,7 @@ def _load_rerank(
 
 
 def _train_rerank(
-    config: RerankFinetuneConfig, encoder: CrossEncoder, data: TrainingData, compute: Compute, world: World
+    config: RerankFinetuneConfig, encoder: CrossEncoder, data: TrainingData, compute: Compute, world: TrainingWorld
 ) -> RerankTraining:
     loss = WatchedLoss(LOSSES[config.loss](config.temperature))
     return RerankTraining(encoder, data, loss=loss, temperature=config.temperature, compute=compute, world=world)

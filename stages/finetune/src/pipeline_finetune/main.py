@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.run.stage import StageResult, StageRun, run_stage
 from pipeline.schemas.finetune import FinetuneConfig
 from pipeline_finetune.checkpoint import Checkpoint, Checkpoints
-from pipeline_finetune.distributed import World
+from pipeline_finetune.distributed import TrainingWorld
 from pipeline_finetune.fingerprint import identify
 from pipeline_finetune.plan import show_plan
 from pipeline_finetune.publish import publish
@@ -23,7 +23,7 @@ def main(config: FinetuneConfig, run: StageRun) -> StageResult:
 
     Started by torchrun, every process comes here; the first one alone reads rows, writes files and speaks.
     """
-    world = World.join(config.timeout_minutes)
+    world = TrainingWorld.join(config.timeout_minutes)
     try:
         with train_log(run.folder) if world.leads else nullcontext():
             return train(config, run, world)
@@ -31,7 +31,7 @@ def main(config: FinetuneConfig, run: StageRun) -> StageResult:
         world.leave()
 
 
-def train(config: FinetuneConfig, run: StageRun, world: World) -> StageResult:
+def train(config: FinetuneConfig, run: StageRun, world: TrainingWorld) -> StageResult:
     contract = training_contract(config, run)
     checkpoints = Checkpoints(Path(config.checkpoint_dir), config.keep_checkpoints, config.best_metric)
     rows = read_rows(config) if world.leads else None

@@ -13,7 +13,7 @@ from pipeline.retrieval.cross_encoder import CrossEncoder
 from pipeline_finetune.backward import in_order
 from pipeline_finetune.consolidated import save_consolidated
 from pipeline_finetune.data import PairTable, TrainingData
-from pipeline_finetune.distributed import World
+from pipeline_finetune.distributed import TrainingWorld
 from pipeline_finetune.steps import Part, StepResult, WatchedLoss, run_parts
 from pipeline_finetune.strategy import Compute, in_local_batches, own_rows, rows_with_negatives
 from pipeline_finetune.validation import ranking_metrics
@@ -30,7 +30,7 @@ class RerankTraining:
         loss: WatchedLoss,
         temperature: float,
         compute: Compute,
-        world: World,
+        world: TrainingWorld,
     ) -> None:
         assert data.train_pairs is not None
         self.model, self.data, self.pairs = encoder, data, data.train_pairs

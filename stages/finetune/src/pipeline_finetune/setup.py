@@ -23,7 +23,7 @@ from pipeline.run.stage import StageRun
 from pipeline.schemas.finetune import FinetuneConfig
 from pipeline_finetune.checkpoint import Checkpoint, Checkpoints
 from pipeline_finetune.data import TrainingData, open_data, prepare_data
-from pipeline_finetune.distributed import World
+from pipeline_finetune.distributed import TrainingWorld
 from pipeline_finetune.families import FAMILIES, FamilyTraining
 from pipeline_finetune.health import CollapseGuard
 from pipeline_finetune.memory import activation_tokens, micro_batch_tokens
@@ -90,7 +90,7 @@ def make_trainer(
     checkpoints: Checkpoints,
     identity: RunIdentity,
     newest: Checkpoint | None,
-    world: World,
+    world: TrainingWorld,
 ) -> Trainer:
     """Model, data, loss and optimizer put together, at the start or where `newest` left off.
 
@@ -165,7 +165,7 @@ def make_trainer(
 
 
 def _data(
-    config: FinetuneConfig, encoder: nn.Module, family: FamilyTraining, rows: SourceRows | None, world: World
+    config: FinetuneConfig, encoder: nn.Module, family: FamilyTraining, rows: SourceRows | None, world: TrainingWorld
 ) -> TrainingData:
     """Tokens of every text, written once by the first process and shared by all."""
     folder = None

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pipeline_finetune.data import MISSING, RowTable, TrainingData
-from pipeline_finetune.distributed import World
+from pipeline_finetune.distributed import TrainingWorld
 from pipeline_finetune.steps import StepResult
 
 
@@ -54,7 +54,7 @@ class Compute:
     pad_to_multiple_of: int | None = None
 
 
-def own_rows(rows: np.ndarray, world: World) -> tuple[np.ndarray, float]:
+def own_rows(rows: np.ndarray, world: TrainingWorld) -> tuple[np.ndarray, float]:
     """This process's rows of a step and their share of it.
 
     A process left without rows by a short last step takes part with another's row that counts nothing: all must meet

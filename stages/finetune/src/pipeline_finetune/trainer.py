@@ -18,7 +18,7 @@ import torch
 from pipeline.errors import PipelineError
 from pipeline.run.progress import progress
 from pipeline_finetune.checkpoint import Checkpoint, Checkpoints, quality
-from pipeline_finetune.distributed import World
+from pipeline_finetune.distributed import TrainingWorld
 from pipeline_finetune.health import CollapseGuard
 from pipeline_finetune.optimizer import optimizer_tensors, restore_optimizer, set_learning_rate
 from pipeline_finetune.order import ORDERS
@@ -75,7 +75,7 @@ class Trainer:
         tracker: Tracker | None,
         identity: RunIdentity,
         policy: Policy,
-        world: World,
+        world: TrainingWorld,
     ) -> None:
         self.training, self.optimizer, self.schedule = training, optimizer, schedule
         self.checkpoints, self.tracker, self.identity = checkpoints, tracker, identity

@@ -2,108 +2,178 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-from pipeline.contract import EncodingContract
+import pyarrow as pa
+
 from pipeline.errors import PipelineError
-from pipeline.records.sdg import read_records
 from pipeline.records.training import TrainingRow
-from pipeline.retrieval.encoder import BiEncoder, LoadOptions
-from pipeline.retrieval.hardware import pick_device, pick_dtype
+from pipeline.retrieval.encode_corpus import Batches
+from pipeline.retrieval.hardware import encode_batch_tokens
+from pipeline.retrieval.world import World
 from pipeline.run.stage import StageResult, StageRun, run_stage
 from pipeline.schemas.prep import PrepConfig
-from pipeline_prep.inputs.sdg_records import convert
+from pipeline_prep.encoding import Encoded, Keep, encode
 from pipeline_prep.funnel import Funnel
+from pipeline_prep.inputs.read import read_input
+from pipeline_prep.inputs.train_file import read_train_file
+from pipeline_prep.mining.compute import make_compute
 from pipeline_prep.mining.mine import mine
+from pipeline_prep.mining.pool import Compute
+from pipeline_prep.mining.rescore import make_rescorer
+from pipeline_prep.mining.task import Mined, MiningTask
+from pipeline_prep.model import model_of
 from pipeline_prep.outputs import write
-from pipeline_prep.mining.report import mining_section
+from pipeline_prep.prepared import Prepared, Side
+from pipeline_prep.questions import Converted
 from pipeline_prep.round_trip import found_again
-from pipeline_prep.rows import training_rows, unroll
-from pipeline_prep.split import split_questions
-from pipeline_prep.summary import Prepared, counts, headline, tell, warn_of_boilerplate
-from pipeline_prep.vectors import Vectors, encode_once
+from pipeline_prep.rows import fill, mining_task, training_rows, unroll
+from pipeline_prep.split import Splits, split_questions
+from pipeline_prep.summary import counts, headline, mining_metrics, tell, warn_of_boilerplate
 
 
 def main(config: PrepConfig, run: StageRun) -> StageResult:
     """Filter the pairs, split them by document, mine hard negatives with the base model, unroll."""
+    world = World.join(config.dist_timeout_minutes)
+    try:
+        return prepare(config, run, world)
+    finally:
+        world.leave()
+
+
+def prepare(config: PrepConfig, run: StageRun, world: World) -> StageResult:
+    """The work of `main`. Processes share the encoding and the search, do all else alike, and one writes."""
     funnel = Funnel()
-    converted = convert(read_records(Path(config.sdg_input_path)), config.quality_threshold, funnel)
-    if not converted.questions:
-        raise no_questions(config, funnel)
-    warn_of_boilerplate(run.log, converted)
-    ratios = {"train": config.train_ratio, "val": config.val_ratio, "test": config.test_ratio}
-    splits = split_questions(converted, ratios, config.seed, funnel)
-    train = training_rows(splits["train"], config.corpus_id, config.max_pos_docs)
-    val = training_rows(splits["val"], config.corpus_id, config.max_pos_docs)
+    converted, splits, train, val = read(config, run, funnel)
+    corpus = corpus_table(converted)
+    number = {key: place for place, key in enumerate(converted.passages)}
 
-    device = pick_device(config.device)
-    encoder = load_encoder(config, run, device)
-    vectors = encode_once(encoder, list(converted.passages.values()), train + val, config.encode_batch_tokens, run.log)
+    model = model_of(config, run.command_line)
+    batches = Batches(encode_batch_tokens(config.encode_batch_tokens, model.device))
+    keep = Keep(Path(config.cache_embeddings_dir), batches, batches)
+    encoder = model.load()
+    encoded = encode(encoder, model, corpus, [row.question for row in train + val], keep, world)
+    del encoder
+    compute = make_compute(config, model.device, encoded.passages, encoded.queries, config.seed, world)
+
+    tasks = [mining_task(rows, corpus, number, splits.hidden) for rows in (train, val)]
+    places = [range(len(train)), range(len(train), len(train) + len(val))]
     if config.round_trip_top_k:
-        train, val = (round_trip(rows, vectors, config, funnel, device) for rows in (train, val))
-        funnel.close("round trip", len(train) + len(val), "of train and val; test is never filtered")
-        if not train:
-            raise PipelineError(
-                f"the base model finds no training question's passage among its first {config.round_trip_top_k}",
-                fix="set round_trip_top_k=null, or look at the questions in rejected.jsonl",
-            )
+        kept = [
+            round_trip(rows, task, encoded, place, config.round_trip_top_k, compute, funnel)
+            for rows, task, place in zip((train, val), tasks, places, strict=True)
+        ]
+        train, val = ([rows[item] for item in some] for rows, some in zip((train, val), kept, strict=True))
+        places = [[place[item] for item in some] for place, some in zip(places, kept, strict=True)]
+        tasks = [mining_task(rows, corpus, number, splits.hidden) for rows in (train, val)]
+        close_round_trip(funnel, train, val, config.round_trip_top_k)
 
-    # Passages that answer a test question stay out of the training negatives; see `mine`.
-    kept_for_test = {key for question in splits["test"] for key in question.positives}
-    mined, mined_val = (
-        mine(
-            rows,
-            vectors,
-            wanted=config.hard_negatives_to_mine,
-            margin=config.hard_neg_margin,
-            kept_for_test=kept_for_test,
-            query_block=config.mining_batch_size,
-            device=device,
-        )
-        for rows in (train, val)
-    )
+    mined = mine_both(tasks, encoded, places, config, model.device, compute, run.folder)
+    sides = [Side(rows, task, found) for rows, task, found in zip((train, val), tasks, mined, strict=True)]
+    for side in sides:
+        fill(side.rows, side.task, side.mined)
     unrolled = unroll(train)
     funnel.close("mined", len(train) + len(val), f"{len(unrolled):,} training rows after unrolling, one positive each")
 
-    made = Prepared(funnel, converted, splits["test"], train, val, unrolled, mined, mined_val)
-    outputs = write(run.folder, config, made, encoder.contract)
-    tell(run.log, made, config.max_pos_docs, config.hard_negatives_to_mine)
+    made = Prepared(funnel, converted, splits, *sides, unrolled, encoded.contract, compute.recall)
+    outputs = write(run.folder, config, made) if world.leads else []
+    tell(run.log, made, config.max_pos_docs)
     return StageResult(
         outputs=outputs,
         counts=counts(made),
-        metrics={"mining": mining_section(mined)},
+        metrics={"mining": mining_metrics(made)},
         headline=headline(made),
         next_command=f"pipeline {run.family.name} finetune{run.config_hint}",
     )
 
 
-def load_encoder(config: PrepConfig, run: StageRun, device: Any) -> BiEncoder:
-    """The mining model under its contract: its own if it was made by `finetune`, else the configured one."""
-    place = Path(config.base_model).expanduser()
-    own = EncodingContract.load(place) if place.is_dir() else None
-    contract = own.under(config, run.command_line, str(place)) if own else EncodingContract.from_config(config)
-    contract.need_one_vector(config.base_model)
-    dtype = pick_dtype(config.precision, device)
-    options = LoadOptions(config.base_model_revision, config.trust_remote_code, config.attn_implementation)
-    encoder = BiEncoder.load(config.base_model, contract, device=device, dtype=dtype, options=options)
-    run.log.info(f"base model {config.base_model} on {device} in {encoder.contract.dtype}")
-    return encoder
+def read(
+    config: PrepConfig, run: StageRun, funnel: Funnel
+) -> tuple[Converted, Splits, list[TrainingRow], list[TrainingRow]]:
+    """Passages, splits, and the rows of train and val without mined negatives."""
+    if config.train_input_file:
+        if {"sdg_input_path", "train_input_file"} <= run.command_line and config.sdg_input_path:
+            raise PipelineError(
+                "sdg_input_path and train_input_file are both set", fix="leave one out: the second skips conversion"
+            )
+        converted, splits, train = read_train_file(config, funnel)
+        return converted, splits, train, []
+    converted = read_input(Path(config.sdg_input_path or ""), config, funnel)
+    if not converted.questions:
+        raise no_questions(config, funnel)
+    warn_of_boilerplate(run.log, converted)
+    splits = split_questions(converted, config, funnel, run.log)
+    train, val = (
+        training_rows(splits[name], config.corpus_id, config.max_pos_docs, config.excess_positives, funnel)
+        for name in ("train", "val")
+    )
+    if not train:
+        raise PipelineError(
+            f"every training question has more than max_pos_docs={config.max_pos_docs} positives",
+            fix="set excess_positives=truncate, or raise max_pos_docs",
+        )
+    return converted, splits, train, val
+
+
+def corpus_table(converted: Converted) -> pa.Table:
+    """The passages in their order: columns id, text and title."""
+    passages = converted.passages.values()
+    columns = {
+        "id": [item.id for item in passages],
+        "text": [item.text for item in passages],
+        "title": [item.title for item in passages],
+    }
+    return pa.table({name: pa.array(values, pa.large_string()) for name, values in columns.items()})
 
 
 def round_trip(
-    rows: list[TrainingRow], vectors: Vectors, config: PrepConfig, funnel: Funnel, device: Any
-) -> list[TrainingRow]:
+    rows: list[TrainingRow],
+    task: MiningTask,
+    encoded: Encoded,
+    places: range,
+    k: int,
+    compute: Compute,
+    funnel: Funnel,
+) -> list[int]:
     """The rows whose passage the base model finds again; the others go into the funnel."""
-    k = config.round_trip_top_k or 0
-    kept = []
-    for row, found in zip(rows, found_again(rows, vectors, k, config.mining_batch_size, device), strict=True):
-        if found:
-            kept.append(row)
-        else:
+    queries = encoded.queries[places.start : places.stop]
+    found = found_again(queries, encoded.passages, task.known, k, compute)
+    for row, kept in zip(rows, found, strict=True):
+        if not kept:
             funnel.reject("not found again", row.question_id, row.question, f"no positive among the first {k}")
-    return kept
+    return [place for place, kept in enumerate(found) if kept]
+
+
+def close_round_trip(funnel: Funnel, train: list[TrainingRow], val: list[TrainingRow], k: int) -> None:
+    funnel.close("round trip", len(train) + len(val), "of train and val; test is never filtered")
+    if not train:
+        raise PipelineError(
+            f"the base model finds no training question's passage among its first {k}",
+            fix="set round_trip_top_k=null, or look at the questions in rejected.jsonl",
+        )
+
+
+def mine_both(tasks, encoded, places, config, device, compute, folder) -> list[Mined]:
+    """Negatives for train and for val."""
+    rescorer = make_rescorer(config, folder, device) if compute.world.leads else None
+    try:
+        return [
+            mine(
+                task,
+                encoded.queries[list(place)],
+                encoded.passages,
+                config,
+                seed=config.seed,
+                compute=compute,
+                rescorer=rescorer,
+            )
+            for task, place in zip(tasks, places, strict=True)
+        ]
+    finally:
+        if rescorer:
+            rescorer.close()
 
 
 def no_questions(config: PrepConfig, funnel: Funnel) -> PipelineError:
@@ -117,6 +187,7 @@ def no_questions(config: PrepConfig, funnel: Funnel) -> PipelineError:
 
 
 def cli() -> None:
+    logging.getLogger("datasets").setLevel(logging.ERROR)
     run_stage("prep", main)
 
 

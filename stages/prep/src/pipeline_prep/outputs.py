@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,29 +11,56 @@ from pipeline.contract import EncodingContract
 from pipeline.records.beir import TestSet, write_beir
 from pipeline.records.passages import write_corpus
 from pipeline.records.training import TrainingFile
-from pipeline.run.files import write_json, write_jsonl
+from pipeline.run.files import write_json, write_jsonl, write_text
+from pipeline.schemas.fields import keys_of
+from pipeline.schemas.mining import MiningKeys
 from pipeline.schemas.prep import PrepConfig
+from pipeline_prep.mining.pictures import similarity_histogram
+from pipeline_prep.mining.report import examples, examples_page, full_report, mining_section
+from pipeline_prep.prepared import Prepared
 from pipeline_prep.questions import Converted, Question
-from pipeline_prep.mining.report import full_report
-from pipeline_prep.summary import Prepared
 
 
-def write(folder: Path, config: PrepConfig, made: Prepared, contract: EncodingContract) -> list[Path]:
+def write(folder: Path, config: PrepConfig, made: Prepared) -> list[Path]:
     """Write what `made` holds; returns the files and folders."""
-    args = mining_args(config, contract)
+    args = mining_args(config, made.contract)
     mining = {"mining": {"args": args}}
     corpus = folder / "corpus"
-    not_mined = [replace(row, negatives=[], negative_scores={}, positive_scores={}) for row in made.train]
+    not_mined = [replace(row, negatives=[], negative_scores={}, positive_scores={}) for row in made.train.rows]
     return [
         write_corpus(corpus, made.converted.passages.values(), config.corpus_id),
         TrainingFile(corpus, not_mined).save(folder / "train.json"),
-        TrainingFile(corpus, made.val, mining).save(folder / "val.json"),
-        TrainingFile(corpus, made.train, mining).save(folder / "train_mined.automodel.json"),
+        TrainingFile(corpus, made.val.rows, mining).save(folder / "val.json"),
+        TrainingFile(corpus, made.train.rows, mining).save(folder / "train_mined.automodel.json"),
         TrainingFile(corpus, made.unrolled).save(folder / "train_mined.automodel_unrolled.json"),
-        write_beir(folder / "eval_beir", beir_test_set(made.converted, made.test)),
-        contract.save(folder),
-        write_json(folder / "mining_report.json", full_report(args, made.funnel, made.train_mining, made.val_mining)),
+        *_test_set(folder / "eval_beir", made),
+        made.contract.save(folder),
+        *_reports(folder, args, made, config.seed),
         write_jsonl(folder / "rejected.jsonl", made.funnel.rejected),
+    ]
+
+
+def _test_set(folder: Path, made: Prepared) -> list[Path]:
+    """The test questions; without any, a folder of an earlier run must not stay behind and be taken for ours."""
+    if made.splits.frozen:
+        return [write_beir(folder, made.splits.frozen)]
+    if made.splits["test"]:
+        return [write_beir(folder, beir_test_set(made.converted, made.splits["test"]))]
+    shutil.rmtree(folder, ignore_errors=True)
+    return []
+
+
+def _reports(folder: Path, args: dict[str, Any], made: Prepared, seed: int) -> list[Path]:
+    train, val = (mining_section(side.task, side.mined) for side in (made.train, made.val))
+    report = full_report(args, made.funnel, train, val)
+    report |= {"split": made.splits.counts, "ann_recall": made.ann_recall}
+    read = examples(made.train.task, made.train.mined, seed=seed)
+    report["examples"] = read
+    scores = made.train.mined.positive_scores, made.train.mined.scores
+    return [
+        write_json(folder / "mining_report.json", report),
+        write_text(folder / "mining_examples.md", examples_page(read)),
+        similarity_histogram(folder / "mining_similarity.png", *scores, "Similarity to the training questions"),
     ]
 
 
@@ -52,9 +80,14 @@ def mining_args(config: PrepConfig, contract: EncodingContract) -> dict[str, Any
     return {
         "model_name_or_path": config.base_model,
         "revision": config.base_model_revision,
-        "hard_negatives_to_mine": config.hard_negatives_to_mine,
-        "hard_neg_margin": config.hard_neg_margin,
-        "hard_neg_margin_type": "perc",
+        **contract_args(contract),
+        **rule_args(config),
+    }
+
+
+def contract_args(contract: EncodingContract) -> dict[str, Any]:
+    """How texts became vectors."""
+    return {
         "query_prefix": contract.query_prefix,
         "passage_prefix": contract.passage_prefix,
         "query_max_length": contract.query_max_length,
@@ -64,3 +97,9 @@ def mining_args(config: PrepConfig, contract: EncodingContract) -> dict[str, Any
         "dtype": contract.dtype,
         "contract": contract.digest(),
     }
+
+
+def rule_args(rules: MiningKeys) -> dict[str, Any]:
+    """Which passages could become negatives."""
+    keys = keys_of(MiningKeys)
+    return {name: getattr(rules, name) for name, item in keys.items() if item.spec.affects_output}

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
-from pipeline.records.training import TrainingRow
-from pipeline.retrieval.search import top_k
-from pipeline_prep.vectors import Vectors
+from pipeline.records.sources.ragged import Ragged
+from pipeline.retrieval.passages import Passages
+from pipeline.retrieval.search import Limits
+from pipeline_prep.mining.pool import Compute
 
 
-def found_again(
-    rows: list[TrainingRow], vectors: Vectors, k: int, query_block: int, device: torch.device | str = "cpu"
-) -> np.ndarray:
-    """bool [len(rows)]: does one of the row's positives stand among the `k` nearest passages of the whole corpus?
+def found_again(queries: np.ndarray, passages: Passages, known: Ragged, k: int, compute: Compute) -> np.ndarray:
+    """bool [len(queries)]: does one of the `known` passages stand among the `k` nearest of the whole corpus?
 
     A vague or wrong question finds other passages first. Only train and val questions may come here: a test set
     filtered by the base model would hand it a perfect recall.
     """
-    _, nearest = top_k(vectors.of(rows), vectors.passages, k, query_block=query_block, device=device)
-    row, passage = vectors.pairs(rows, known=True)
-    hits = (nearest[row] == passage[:, None]).any(1)
-    return np.bincount(row[hits], minlength=len(rows)) > 0
+    near = compute.nearest(queries, passages, k, Limits()).indices
+    row, passage = known.row_numbers, known.values
+    hits = (near[row] == passage[:, None]).any(1)
+    return np.bincount(row[hits], minlength=len(queries)) > 0

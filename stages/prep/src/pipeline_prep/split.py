@@ -1,141 +1,204 @@
-"""Split by document, so that no document, no passage text and no question stands on two sides."""
+"""Split by document, so that no document, no passage text and no question stands on two sides, nor nearly."""
 
 from __future__ import annotations
 
-import random
+import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
+from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline_prep.questions import Converted, Question
+from pipeline.records.beir import TestSet
+from pipeline.schemas.prep import PrepConfig
+from pipeline_prep.assign import SPLITS, Ratios, assign
+from pipeline_prep.document_groups import NearTies, Tie, document_groups, near_duplicate_ties
+from pipeline_prep.frozen import protected_by_frozen, read_frozen
 from pipeline_prep.funnel import Funnel
+from pipeline_prep.groups import ties_of_groups
+from pipeline_prep.leaks import (
+    Protected,
+    answers_of_test,
+    documents_of_test,
+    protected_by,
+    without_repeats,
+    without_test_content,
+)
+from pipeline_prep.merging import merge_identical
+from pipeline_prep.questions import Converted, Question
 
-SPLITS = ("train", "val", "test")
-Ratios = dict[str, float]
-"""Split -> share of the documents; shares sum to 1 within a tolerance."""
+
+@dataclass(frozen=True)
+class Splits:
+    """The questions of each side.
+
+    Attributes:
+        questions: split -> questions; no test questions with `frozen`.
+        hidden: ids of passages that answer a test question, or nearly repeat one that does: nobody's negatives.
+        counts: documents of each split, groups, what was joined and removed; for the report.
+        frozen: the earlier test set, where one is used again.
+    """
+
+    questions: dict[str, list[Question]]
+    hidden: frozenset[str]
+    counts: dict[str, Any] = field(default_factory=dict)
+    frozen: TestSet | None = None
+
+    def __getitem__(self, split: str) -> list[Question]:
+        return self.questions[split]
 
 
-def split_questions(converted: Converted, ratios: Ratios, seed: int, funnel: Funnel) -> dict[str, list[Question]]:
-    """The questions of each split; identical ones are merged.
+def split_questions(converted: Converted, config: PrepConfig, funnel: Funnel, log: logging.Logger) -> Splits:
+    """The questions of each split; identical ones are merged. The order of the input changes nothing.
+
+    Splits that the input names itself are kept; where it names some alone, the others are cut out of its training
+    questions. With `frozen_eval` the test share goes to training.
 
     Raises:
-        PipelineError: a requested split would get no question; says how many documents are needed.
+        PipelineError: a requested split would get no question (says how many documents are needed), or a file of
+            `groups_json` or `frozen_eval` is malformed.
     """
-    asked_of = {document for question in converted.questions for document in question.documents}
-    # All documents join the groups, also those without questions: A may share a passage with B only by way of one.
-    groups = [[name for name in group if name in asked_of] for group in document_groups(asked_of, converted.ties)]
-    groups = [group for group in groups if group]
-    split_of = assign(groups, ratios, seed)
-    splits = _merge_identical(converted.questions, split_of, funnel)
-    for name in SPLITS:
-        if ratios[name] > 0 and not splits[name]:
+    return _Splitting(converted, config, funnel, log).run()
+
+
+class _Splitting:
+    def __init__(self, converted: Converted, config: PrepConfig, funnel: Funnel, log: logging.Logger) -> None:
+        self.converted, self.config, self.funnel, self.log = converted, config, funnel, log
+        self.before = len(funnel.rejected)
+        self.alike, self.same_question = config.near_duplicate_threshold, config.near_duplicate_questions
+        self.frozen = read_frozen(config.frozen_eval) if config.frozen_eval else None
+
+    def run(self) -> Splits:
+        ordered = sorted(self.converted.questions, key=_order)
+        given = self._given(ordered)
+        pool, val, test = (given[name] for name in SPLITS)
+        documents = {name for question in ordered for name in question.documents}
+        known = self._known_groups(documents)
+        ratios = self._ratios(given)
+        near = NearTies()
+        if self.alike is not None and sum(map(bool, ratios.values())) > 1:
+            near = near_duplicate_ties(list(self.converted.passages.values()), documents, self.alike)
+
+        protected = self._protected(test)
+        hidden: frozenset[str] = frozenset()
+        if protected:
+            taken = documents_of_test(self.converted, documents, known, protected, self.alike)
+            hidden = answers_of_test(self.converted.passages.values(), protected, self.alike)
+            pool, val = (self._clean(items, protected, taken, hidden) for items in (pool, val))
+
+        split_of, groups = self._cut(pool, [*self.converted.ties, *known, *near.ties], ratios)
+        splits = merge_identical(pool, split_of, self.funnel)
+        if given["val"]:
+            splits["val"] = val
+        if test:
+            splits["test"] = test
+        if not protected:
+            protected = protected_by(self.converted, splits["test"])
+            hidden = answers_of_test(self.converted.passages.values(), protected, self.alike)
+            for name in ("train", "val"):
+                splits[name] = self._clean(splits[name], protected, set(), hidden)
+        val_texts = [question.text for question in splits["val"]]
+        splits["train"] = without_repeats(splits["train"], val_texts, "val", self.same_question, self.funnel)
+        self._need_all(splits, [name for name in SPLITS if ratios[name] > 0 or given[name]])
+        return Splits(splits, hidden, self._close(splits, groups, near), self.frozen)
+
+    def _given(self, questions: Iterable[Question]) -> dict[str, list[Question]]:
+        """Split -> the questions whose input says that they belong there; identical ones are merged."""
+        given: dict[str, list[Question]] = {name: [] for name in SPLITS}
+        for question in questions:
+            side = self.converted.given.get(question.id, "train")
+            if side == "test" and self.frozen:
+                self.funnel.reject("frozen_eval replaces the test set", question.where, question.text)
+            else:
+                given[side].append(question)
+        for name in ("val", "test"):
+            everywhere = {document: name for question in given[name] for document in question.documents}
+            given[name] = merge_identical(given[name], everywhere, self.funnel)[name]
+        return given
+
+    def _known_groups(self, documents: set[str]) -> list[Tie]:
+        if self.config.split_strategy == "random" or not self.config.groups_json:
+            return []
+        return ties_of_groups(self.config.groups_json, self.config.split_strategy, documents)
+
+    def _protected(self, test: list[Question]) -> Protected | None:
+        """The test set, if it is known before anything is cut."""
+        if self.frozen:
+            return protected_by_frozen(self.frozen)
+        return protected_by(self.converted, test) if test else None
+
+    def _clean(
+        self, questions: Sequence[Question], protected: Protected, documents: set[str], answers: frozenset[str]
+    ) -> list[Question]:
+        kept = without_test_content(questions, documents, answers, self.funnel)
+        return without_repeats(kept, protected.questions, "test", self.same_question, self.funnel)
+
+    def _cut(
+        self, pool: Sequence[Question], ties: Sequence[Tie], ratios: Ratios
+    ) -> tuple[dict[str, str], list[list[str]]]:
+        """Document -> split for the questions whose split nothing names, and the groups that were assigned."""
+        if not pool:
             raise PipelineError(
-                f"the {name} split has no question left: every one of its questions is also asked in another split",
-                fix=f"add documents, or set another seed, or set {name}_ratio=0",
+                f"no question is left for training: {self._lost()}", fix="add documents that the test set does not use"
             )
-    sizes = ", ".join(f"{name} {len(splits[name]):,}" for name in SPLITS)
-    documents = ", ".join(f"{name} {sum(1 for side in split_of.values() if side == name):,}" for name in SPLITS)
-    funnel.close("split", sum(map(len, splits.values())), f"{sizes}   documents: {documents}, groups: {len(groups):,}")
-    return splits
+        asked = {name for question in pool for name in question.documents}
+        own = [question.documents for question in pool if len(question.documents) > 1]
+        # All documents join the groups, also those without questions: A may share a passage with B by way of one.
+        groups = [[name for name in group if name in asked] for group in document_groups(asked, [*ties, *own])]
+        groups = [group for group in groups if group]
+        types: dict[str, Counter[str]] = {}
+        for question in pool:
+            types.setdefault(question.documents[0], Counter())[str(question.metadata.get("query_type"))] += 1
+        return assign(groups, ratios, self.config.seed, types), groups
+
+    def _ratios(self, given: dict[str, list[Question]]) -> Ratios:
+        """Shares of what is cut; a split that is given gets nothing of it."""
+        config = self.config
+        ratios = {"train": config.train_ratio, "val": config.val_ratio, "test": config.test_ratio}
+        if self.frozen:
+            ratios["train"] += ratios["test"]
+            ratios["test"] = 0
+        return {name: 0 if given[name] and name != "train" else ratio for name, ratio in ratios.items()}
+
+    def _need_all(self, splits: dict[str, list[Question]], requested: list[str]) -> None:
+        for name in requested:
+            if not splits[name]:
+                raise PipelineError(
+                    f"the {name} split has no question left: {self._lost()}",
+                    fix=f"add documents, or set another seed{'' if name == 'train' else f', or set {name}_ratio=0'}",
+                )
+
+    def _removed(self) -> Counter[str]:
+        return Counter(item["reason"] for item in self.funnel.rejected[self.before :])
+
+    def _lost(self) -> str:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in self._removed().most_common())
+        return f"lost over all splits: {reasons}" if reasons else "the input holds none"
+
+    def _close(self, splits: dict[str, list[Question]], groups: list[list[str]], near: NearTies) -> dict[str, Any]:
+        documents = {name: len({doc for item in splits[name] for doc in item.documents}) for name in SPLITS}
+        sizes, held = _listed({name: len(splits[name]) for name in SPLITS}), _listed(documents)
+        total = sum(map(len, splits.values()))
+        frozen = f"   frozen test set: {len(self.frozen.queries):,}" if self.frozen else ""
+        self.funnel.close("split", total, f"{sizes}   documents: {held}, groups: {len(groups):,}{frozen}")
+        if near.documents or near.passages:
+            self.log.info(f"near-duplicates kept on one side: {near.documents:,} documents, {near.passages:,} passages")
+        if near.boilerplate:
+            self.log.info(f"{near.boilerplate:,} passages return in many documents: boilerplate, joins none of them")
+        return {
+            "documents": documents,
+            "groups": len(groups),
+            "largest_group": max(map(len, groups)),
+            "near_duplicate_documents": near.documents,
+            "near_duplicate_passages": near.passages,
+            "boilerplate_passages": near.boilerplate,
+            "removed": dict(self._removed()),
+        }
 
 
-def document_groups(documents: Iterable[str], ties: Iterable[Sequence[str]]) -> list[list[str]]:
-    """Documents joined by ties (shared passages, bundles), transitively; sorted, whatever the order of the input."""
-    parent = {name: name for name in documents}
-
-    def root(name: str) -> str:
-        parent.setdefault(name, name)
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for first, *others in ties:
-        for other in others:
-            parent[root(other)] = root(first)
-    groups: dict[str, list[str]] = {}
-    for name in sorted(parent):
-        groups.setdefault(root(name), []).append(name)
-    return sorted(groups.values())
+def _order(question: Question) -> tuple[Any, ...]:
+    return question.documents, question.text, question.id, question.positives, str(question.metadata)
 
 
-def assign(groups: Sequence[list[str]], ratios: Ratios, seed: int) -> dict[str, str]:
-    """Document -> split. Shares are met by largest remainder; every split with a ratio gets at least one group.
-
-    Large groups are placed first, each where most room is left; single documents then fill the shares exactly.
-
-    Raises:
-        PipelineError: fewer groups than splits.
-    """
-    requested = [name for name in SPLITS if ratios[name] > 0]
-    total = sum(len(group) for group in groups)
-    if len(groups) < len(requested):
-        shared = f" ({total} documents, joined where they share a passage)" if total > len(groups) else ""
-        fewer = f", or give up a split: val_ratio=0 train_ratio={ratios['train'] + ratios['val']:g}"
-        raise PipelineError(
-            f"{len(groups)} independent documents with questions{shared} cannot fill {', '.join(requested)}: "
-            f"at least {len(requested)} are needed",
-            fix=f"add documents, or lower quality_threshold{fewer if 'val' in requested else ''}",
-        )
-    room = _shares(total, ratios, requested)
-    order = sorted(groups)
-    random.Random(seed).shuffle(order)
-    order.sort(key=len, reverse=True)
-    split_of: dict[str, str] = {}
-    empty = list(requested)
-    for position, group in enumerate(order):
-        # As many groups left as empty splits: from here on they are promised to these.
-        among = empty if len(order) - position <= len(empty) else requested
-        chosen = max(among, key=lambda name: room[name])
-        room[chosen] -= len(group)
-        empty = [name for name in empty if name != chosen]
-        split_of.update(dict.fromkeys(group, chosen))
-    return split_of
-
-
-def _shares(total: int, ratios: Ratios, requested: list[str]) -> dict[str, int]:
-    """Whole numbers that sum to `total`, at least 1 each (needs total >= len(requested))."""
-    exact = {name: total * ratios[name] / sum(ratios.values()) for name in requested}
-    shares = {name: int(value) for name, value in exact.items()}
-    # Rounded, so that equal remainders stay equal in floating point: train first, then val, then test.
-    by_remainder = sorted(requested, key=lambda name: round(shares[name] - exact[name], 9))
-    for name in by_remainder[: total - sum(shares.values())]:
-        shares[name] += 1
-    for name in requested:
-        if not shares[name]:
-            shares[max(shares, key=lambda other: shares[other])] -= 1
-            shares[name] = 1
-    return shares
-
-
-def _merge_identical(questions: list[Question], split_of: dict[str, str], funnel: Funnel) -> dict[str, list[Question]]:
-    """One question for each distinct text, with the positives of all its documents.
-
-    Whoever asks such a question may be served by any of these passages, so keeping them apart would call right answers
-    wrong. Where the documents fell into different splits the question is dropped from all: it would either stand on
-    both sides or count an answer as wrong. Joining the documents instead would let a single vague question tie a whole
-    corpus together.
-    """
-    same: dict[str, list[Question]] = {}
-    for question in questions:
-        same.setdefault(question.key, []).append(question)
-    splits: dict[str, list[Question]] = {name: [] for name in SPLITS}
-    for group in same.values():
-        sides = sorted({split_of[question.documents[0]] for question in group})
-        if len(sides) > 1:
-            for question in group:
-                funnel.reject("asked in two splits", question.where, question.text, " and ".join(sides))
-            continue
-        for question in group[1:]:
-            funnel.reject("identical question, merged", question.where, question.text, f"into {group[0].id}")
-        splits[sides[0]].append(_merged(group))
-    return splits
-
-
-def _merged(group: list[Question]) -> Question:
-    if len(group) == 1:
-        return group[0]
-    documents = tuple(dict.fromkeys(name for question in group for name in question.documents))
-    positives = tuple(dict.fromkeys(key for question in group for key in question.positives))
-    metadata = {**group[0].metadata, "file_name": list(documents)}
-    return replace(group[0], documents=documents, positives=positives, metadata=metadata)
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())

@@ -4,56 +4,46 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
-from pipeline.records.training import TrainingRow
-from pipeline_prep.questions import Converted, Question
-from pipeline_prep.funnel import Funnel
-from pipeline_prep.mining.mine import MiningReport
 from pipeline_prep.mining.report import mining_section
+from pipeline_prep.prepared import Prepared, Side
+from pipeline_prep.questions import Converted
 
 FEW_TEST_QUESTIONS = 50
 FEW_TRAINING_ROWS = 100
 BOILERPLATE_SHARE = 0.1
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Everything prep made."""
-
-    funnel: Funnel
-    converted: Converted
-    test: list[Question]
-    train: list[TrainingRow]
-    val: list[TrainingRow]
-    unrolled: list[TrainingRow]
-    train_mining: MiningReport
-    val_mining: MiningReport
-
-
 def counts(made: Prepared) -> dict[str, Any]:
     return {
         "training_rows": len(made.unrolled),
-        "train_questions": len(made.train),
-        "val_questions": len(made.val),
-        "test_questions": len(made.test),
+        "train_questions": len(made.train.rows),
+        "val_questions": len(made.val.rows),
+        "test_questions": made.test_size,
         "passages": len(made.converted.passages),
         "rejected": dict(Counter(item["reason"] for item in made.funnel.rejected)),
         "funnel": made.funnel.to_json(),
+        "split": made.splits.counts,
     }
 
 
+def mining_metrics(made: Prepared) -> dict[str, Any]:
+    return mining_section(made.train.task, made.train.mined)
+
+
 def headline(made: Prepared) -> list[tuple[str, str]]:
-    section, mined = mining_section(made.train_mining), made.train_mining
-    positive, negative = section["positive_similarity"]["p50"], section["negative_similarity"].get("p50", "-")
+    section = mining_metrics(made)
+    positive, negative = (section[f"{kind}_similarity"].get("p50", "-") for kind in ("positive", "negative"))
+    short = section["rows_short_of_negatives"]
     return [
         ("questions", made.funnel.headline),
-        ("train / val / test", f"{len(made.train):,} / {len(made.val):,} / {len(made.test):,} questions"),
+        ("train / val / test", f"{len(made.train.rows):,} / {len(made.val.rows):,} / {made.test_size:,} questions"),
         ("passages", f"{len(made.converted.passages):,}"),
         ("training rows", f"{len(made.unrolled):,}, one positive each"),
-        ("hard negatives", f"{mined.negatives:,} for {mined.rows:,} questions; {mined.short:,} short of negatives"),
+        ("hard negatives", f"{section['negatives']:,} for {section['rows']:,} questions; {short:,} short of negatives"),
         ("median similarity", f"positive {positive}, hard negative {negative}"),
+        ("to read", "mining_examples.md, mining_similarity.png, rejected.jsonl"),
     ]
 
 
@@ -69,25 +59,32 @@ def warn_of_boilerplate(log: logging.Logger, converted: Converted) -> None:
         )
 
 
-def tell(log: logging.Logger, made: Prepared, max_pos_docs: int, negatives_wanted: int) -> None:
+def tell(log: logging.Logger, made: Prepared, max_pos_docs: int) -> None:
     """Log the funnel, and warn of what will make the next stages weak."""
     for step in made.funnel.steps:
         log.info(str(step))
-    cut = sum(len(row.known_positives) > len(row.positives) for row in made.train + made.val)
+    cut = sum(len(row.known_positives) > len(row.positives) for row in made.train.rows + made.val.rows)
     if cut:
         log.info(f"{cut:,} questions have more than max_pos_docs={max_pos_docs} positives: the rest is cut")
-    if len(made.test) < FEW_TEST_QUESTIONS:
+    if not made.test_size:
+        log.warning("there is no test set: eval needs eval_data_path=BEIR_FOLDER, or set frozen_eval here")
+    elif made.test_size < FEW_TEST_QUESTIONS:
         log.warning(
-            f"only {len(made.test)} test questions (< {FEW_TEST_QUESTIONS}): a small difference cannot be told from "
+            f"only {made.test_size} test questions (< {FEW_TEST_QUESTIONS}): a small difference cannot be told from "
             "chance; add documents, raise num_pairs in sdg, or raise test_ratio"
         )
     if len(made.unrolled) < FEW_TRAINING_ROWS:
         log.warning(
             f"only {len(made.unrolled)} training rows (< {FEW_TRAINING_ROWS}): add documents, or raise num_pairs in sdg"
         )
-    mined = made.train_mining
-    if mined.short:
+    _tell_short(log, made.train)
+
+
+def _tell_short(log: logging.Logger, train: Side) -> None:
+    short, none = int(train.mined.short.sum()), int((train.mined.negatives.counts == 0).sum())
+    if short:
         log.warning(
-            f"{mined.short:,} of {mined.rows:,} training questions have fewer than {negatives_wanted} hard negatives, "
-            f"{mined.none:,} have none: no other passage scores below the margin; raise hard_neg_margin, or mine fewer"
+            f"{short:,} of {len(train.rows):,} training questions have fewer than {train.mined.wanted} hard negatives, "
+            f"{none:,} have none: no other passage passes the rules; raise hard_neg_margin, mine fewer, "
+            "or set fill_short_rows=true"
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from pipeline.errors import PipelineError
+from pipeline.llm import is_loopback
 
 EMBEDDED = "embedded"
 EMBEDDED_MODEL = "SmolLM2-135M-Instruct"
@@ -56,15 +56,6 @@ class Endpoint:
     @property
     def is_local(self) -> bool:
         return self.provider == EMBEDDED or is_loopback(self.host)
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def endpoint(

@@ -6,24 +6,7 @@ import json
 import re
 from typing import Any
 
-_FENCED = re.compile(r"```(?:json)?\s*(.*?)```", re.DOTALL | re.IGNORECASE)
-_THOUGHT_ENDS = "</think>"
-
-
-def parse_object(text: str) -> dict[str, Any] | None:
-    """The JSON object in a reply: bare, in a fence, or after a model's thoughts. None if there is no whole one."""
-    answer = text.rpartition(_THOUGHT_ENDS)[2]
-    for candidate in (answer, *_FENCED.findall(answer)):
-        start = candidate.find("{")
-        if start < 0:
-            continue
-        try:
-            value, _ = json.JSONDecoder().raw_decode(candidate, start)
-        except (json.JSONDecodeError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            return value
-    return None
+from pipeline.llm import THOUGHT_ENDS, parse_object
 
 
 def salvage_items(text: str, name: str) -> list[Any]:
@@ -47,4 +30,4 @@ def list_in_reply(text: str, name: str) -> tuple[list[Any], bool]:
     value = parse_object(text)
     if value is not None and isinstance(value.get(name), list):
         return value[name], True
-    return salvage_items(text.rpartition(_THOUGHT_ENDS)[2], name), False
+    return salvage_items(text.rpartition(THOUGHT_ENDS)[2], name), False

@@ -2,124 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.records.passages import Passage, passage_id
+from pipeline.records.sources.check import encodable
 from pipeline_prep.funnel import Funnel
-from pipeline_prep.inputs.judgements import judgements
-from pipeline_prep.questions import Converted, Question, question_id
+from pipeline_prep.inputs.gathered import Gathered, Order
+from pipeline_prep.inputs.judgements import Judgement, judgements
+from pipeline_prep.inputs.metadata import is_writable, plain
+from pipeline_prep.questions import Converted
 
 _KEPT_FIELDS = ("query_type", "reasoning_type", "hop_count", "question_complexity")
 
 
 @dataclass(frozen=True)
 class _Record:
+    """What is kept of a record while its pairs are looked at."""
+
     where: str
     files: tuple[str, ...]
-    chunks: list[dict[str, Any]]
-    pairs: list[Any]
-    data: dict[str, Any]
-
-    @property
-    def order(self) -> tuple[Any, ...]:
-        return self.files, [chunk["text"] for chunk in self.chunks], [str(pair) for pair in self.pairs]
+    segments: dict[str, str | None]
+    """Chunk id -> passage id; None for a blank chunk."""
+    order: Order
 
 
-def convert(records: Iterable[tuple[str, dict[str, Any]]], threshold: float, funnel: Funnel) -> Converted:
-    """Filter by the judge's score, look up the segments, merge equal passages.
+def convert(
+    records: Iterable[tuple[str, dict[str, Any]]],
+    threshold: float,
+    funnel: Funnel,
+    minimums: Mapping[str, float] | None = None,
+) -> Converted:
+    """Filter by the judge's scores, look up the segments, merge equal passages; one record is held at a time.
+
+    Args:
+        records: (where it stands, record) of `pipeline.records.sdg`.
+        threshold: lowest overall score; unjudged pairs are kept.
+        minimums: criterion -> lowest score.
 
     Raises:
         PipelineError: a record is malformed (no chunk list, a chunk without id or text, an id that stands twice).
     """
-    held = sorted((_record(where, data) for where, data in records), key=lambda record: record.order)
-    funnel.close("read", sum(len(record.pairs) for record in held), f"{len(held):,} records")
-
-    judged = []
-    unjudged = 0
-    for record in held:
-        found = judgements(record.data, len(record.pairs), threshold)
-        for pair, judgement in zip(record.pairs, found, strict=True):
+    gathered = Gathered()
+    read = found = judged = unjudged = kept = 0
+    for where, data in records:
+        pairs = _list(data, "deduplicated_qa_pairs", where)
+        found_here = judgements(data.get("qa_evaluations"), len(pairs), threshold, minimums or {})
+        record = _record(where, data, gathered, [plain(pair) for pair in pairs], found_here)
+        read, found = read + 1, found + len(pairs)
+        for number, (pair, judgement) in enumerate(zip(pairs, found_here, strict=True)):
             if judgement.problem:
-                funnel.reject(judgement.problem, record.where, _text(pair), judgement.detail)
+                funnel.reject(judgement.problem, where, _text(pair), judgement.detail, step="judged")
                 continue
-            unjudged += judgement.score is None
-            judged.append((record, pair, judgement.score))
-    funnel.close("judged", len(judged), f"{unjudged:,} of them unjudged" if unjudged else "")
-
-    passages = _passages(held)
-    segments = {id(record): _segments(record) for record in held}
-    questions = []
-    for record, pair, score in judged:
-        question = _question(record, segments[id(record)], pair, score, funnel)
-        if question:
-            questions.append(question)
-    funnel.close("kept", len(questions), f"{len(passages):,} distinct passages")
-    ties = [record.files for record in held] + [passage.documents for passage in passages.values()]
-    return Converted(passages, questions, [tie for tie in ties if len(tie) > 1])
+            judged, unjudged = judged + 1, unjudged + (judgement.score is None)
+            problem, detail = _add(gathered, record, number, pair, judgement)
+            kept += not problem
+            if problem:
+                funnel.reject(problem, where, _text(pair), detail, step="kept")
+    funnel.close("read", found, f"{read:,} records")
+    funnel.close("judged", judged, f"{unjudged:,} of them unjudged" if unjudged else "")
+    funnel.close("kept", kept, f"{gathered.passages:,} distinct passages")
+    return gathered.finish()
 
 
-def _record(where: str, data: dict[str, Any]) -> _Record:
-    chunks, pairs = data["chunks"], data["deduplicated_qa_pairs"]
-    for name, value in (("chunks", chunks), ("deduplicated_qa_pairs", pairs)):
-        if not isinstance(value, list):
-            raise PipelineError(f"{where}: {name} must be a list, found {type(value).__name__}", "run sdg again")
-    seen = set()
+def _list(data: dict[str, Any], name: str, where: str) -> list[Any]:
+    if not isinstance(data[name], list):
+        raise PipelineError(f"{where}: {name} must be a list, found {type(data[name]).__name__}", "run sdg again")
+    return data[name]
+
+
+def _record(where: str, data: dict[str, Any], gathered: Gathered, pairs: list[Any], found: list[Judgement]) -> _Record:
+    """Gather every chunk, also those without a question: the haystack stays as large as the corpus."""
+    chunks = _list(data, "chunks", where)
+    files = tuple(encodable(name, where, "file_name") for name in data["file_name"])
+    texts = []
     for number, chunk in enumerate(chunks):
         if not isinstance(chunk, dict) or not isinstance(chunk.get("text"), str) or "chunk_id" not in chunk:
             raise PipelineError(f"{where}: chunk {number} needs chunk_id and text", fix="see docs/sdg.md, Output")
-        if str(chunk["chunk_id"]) in seen:
-            raise PipelineError(f"{where}: chunk_id {chunk['chunk_id']!r} stands twice", fix="number the chunks anew")
-        seen.add(str(chunk["chunk_id"]))
-    return _Record(where, tuple(data["file_name"]), chunks, pairs, data)
+        texts.append(encodable(chunk["text"], where, f"chunk {number}"))
+    content = json.dumps([texts, pairs, [str(item) for item in found]], ensure_ascii=True)
+    order = (files, hashlib.blake2b(content.encode(), digest_size=16).hexdigest())
+    segments: dict[str, str | None] = {}
+    for number, (chunk, text) in enumerate(zip(chunks, texts, strict=True)):
+        name = _name(chunk["chunk_id"])
+        if name in segments:
+            raise PipelineError(f"{where}: chunk_id {name!r} stands twice", fix="number the chunks anew")
+        title = chunk.get("title")
+        title = encodable(title, where, f"title of chunk {number}") if isinstance(title, str) else ""
+        # In a bundle of several documents a chunk names its own.
+        own = [chunk.get(field) for field in ("doc_id", "doc_path") if chunk.get(field) in files]
+        # A chunk without text is no passage, even with a title.
+        segments[name] = gathered.passage(text, title, own[:1] or files, (*order, number)) if text.strip() else None
+    gathered.tie(files)
+    return _Record(where, files, segments, order)
 
 
-def _passages(records: list[_Record]) -> dict[str, Passage]:
-    """Every chunk of every record, also of those without a question: the haystack stays as large as the corpus."""
-    texts: dict[str, tuple[str, str]] = {}
-    documents: dict[str, set[str]] = {}
-    for record in records:
-        for chunk in record.chunks:
-            if not chunk["text"].strip():
-                continue
-            key = passage_id(chunk["text"])
-            texts.setdefault(key, (chunk["text"], chunk.get("title") or ""))
-            # In a bundle of several documents a chunk names its own.
-            named = chunk.get("doc_id")
-            documents.setdefault(key, set()).update([named] if named in record.files else record.files)
-    return {key: Passage(key, text, title, tuple(sorted(documents[key]))) for key, (text, title) in texts.items()}
-
-
-def _segments(record: _Record) -> dict[str, str]:
-    return {str(chunk["chunk_id"]): passage_id(chunk["text"]) for chunk in record.chunks if chunk["text"].strip()}
-
-
-def _question(
-    record: _Record, segments: dict[str, str], pair: Any, score: float | None, funnel: Funnel
-) -> Question | None:
-    text = _text(pair).strip()
+def _add(gathered: Gathered, record: _Record, number: int, pair: Any, judgement: Judgement) -> tuple[str, str]:
+    """Gather the question of a pair; else (why not, detail)."""
     wanted = pair.get("segment_ids") if isinstance(pair, dict) else None
+    text = _text(pair).strip()
     if not isinstance(pair, dict) or not isinstance(wanted, list | None):
-        funnel.reject("pair unreadable", record.where, text, str(pair)[:80])
-    elif not text:
-        funnel.reject("empty question", record.where, text)
-    elif not wanted:
-        funnel.reject("no segments", record.where, text)
-    elif unknown := [item for item in wanted if str(item) not in segments]:
-        funnel.reject("unknown segment", record.where, text, f"{unknown} of {len(record.chunks)} segments")
-    else:
-        metadata = {name: pair.get(name) for name in _KEPT_FIELDS} | {
-            "quality_score": score,
-            "answer": pair.get("answer"),
-            "hop_contexts": pair.get("hop_contexts") or [],
-            "file_name": list(record.files),
-            "segment_ids": wanted,
-        }
-        positives = tuple(dict.fromkeys(segments[str(item)] for item in wanted))
-        return Question(question_id(text, record.files), text, record.files, positives, metadata, record.where)
-    return None
+        return "pair unreadable", str(plain(pair))[:80]
+    if not is_writable(text):
+        return "pair unreadable", "the question holds half of a surrogate pair"
+    if not text:
+        return "empty question", ""
+    if not wanted:
+        return "no segments", ""
+    names = [_name(item) for item in wanted]
+    if unknown := [name for name in names if not record.segments.get(name)]:
+        return "unknown segment", f"{', '.join(unknown)[:80]} of {len(record.segments)} segments"
+    known = plain(pair)
+    metadata = {field: known.get(field) for field in _KEPT_FIELDS} | {
+        "quality_score": judgement.score,
+        "criteria": judgement.criteria,
+        "answer": known.get("answer"),
+        "hop_contexts": known.get("hop_contexts") or [],
+        "file_name": list(record.files),
+        "segment_ids": known["segment_ids"],
+    }
+    positives = [key for name in names if (key := record.segments[name])]
+    order = (*record.order, number)
+    gathered.question(text, record.files, positives, metadata, record.where, order=order)
+    return "", ""
+
+
+def _name(value: Any) -> str:
+    """An id as text; tables turn the whole numbers of a column with a gap into 1.0, 2.0, …."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(plain(value))
 
 
 def _text(pair: Any) -> str:

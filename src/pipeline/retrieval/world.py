@@ -1,0 +1,61 @@
+"""The processes of one run, as torchrun starts them; a lone process is a world of one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among `size` equal ones; rank 0 alone writes files and speaks to people."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def join(cls, timeout_minutes: int) -> World:
+        """Join the processes that torchrun started (environment RANK, WORLD_SIZE, …), if it did."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return cls()
+        cuda = torch.cuda.is_available()
+        if cuda:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=timeout_minutes))
+        return cls(dist.get_rank(), size)
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def leave(self) -> None:
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, everywhere."""
+        if self.size == 1:
+            return value
+        holder = [value]
+        dist.broadcast_object_list(holder, src=0)
+        return holder[0]
+
+    def gather_objects(self, value: Any) -> list[Any]:
+        """`value` of every process in rank order, everywhere."""
+        if self.size == 1:
+            return [value]
+        every: list[Any] = [None] * self.size
+        dist.all_gather_object(every, value)
+        return every
