@@ -109,6 +109,11 @@ class EncodingContract:
                 del values[field.name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
+    def describe(self) -> dict[str, Any]:
+        """What a file made with this contract says of it, by the names of the configuration's keys."""
+        told = {name: getattr(self, field) for name, field in _FORMAT_KEYS[self.family].items()}
+        return {**told, "dtype": self.dtype, "contract": self.digest()}
+
     def save(self, folder: Path) -> Path:
         return write_json(folder / FILE_NAME, {"schema_version": 1, **asdict(self)})
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.cli.help import MineCommand
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -104,12 +105,33 @@ def convert_command(
     _run("convert", input=source, output=output, to=to, corpus_id=corpus_id, split=split, overwrite=overwrite)
 
 
-def _run(command: str, **options: Any) -> None:
+@data_app.command("mine", cls=MineCommand, help="Mine hard negatives for a training file with any embedding model.")
+def mine_command(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Keys of the miner.", show_default=False)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="YAML with the keys (or under `mining`).")
+    ] = None,
+) -> None:
+    from dataclasses import asdict
+
+    from pipeline.config.resolve import resolve_mine
+
+    for text in overrides or []:
+        if "=" not in text:
+            raise PipelineError(f"{text!r} is not an override", fix="write it as key=value")
+    settled = resolve_mine(config, overrides or [])
+    values = asdict(settled["config"])
+    _run("mine", values["nproc_per_node"], values=values, command_line=sorted(settled["explicit"]))
+
+
+def _run(command: str, processes: int | str = 1, /, **options: Any) -> None:
     """Run a tool of prep in prep's environment; its options travel as JSON."""
     from pipeline.execution.local import run_tool
 
     values = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
-    raise typer.Exit(run_tool("prep", "pipeline_prep.tools.main", [command, json.dumps(values)]))
+    raise typer.Exit(run_tool("prep", "pipeline_prep.tools.main", [command, json.dumps(values)], processes))
 
 
 @data_app.command("convert-config", help="Turn a retrieval configuration of NVIDIA AutoModel into one of ours.")

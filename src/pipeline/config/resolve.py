@@ -16,6 +16,7 @@ from pipeline.home import stage_config_dir, workspace
 from pipeline.schemas import schema_of
 from pipeline.schemas.common import StageConfig
 from pipeline.schemas.fields import Key, canonical, keys_of
+from pipeline.schemas.mine import KEPT_WITH_THE_MODEL, MineConfig
 
 Config = TypeVar("Config", bound=StageConfig)
 COMMAND_LINE = "command line"
@@ -144,6 +145,42 @@ def settle(
         "command_line": frozenset(command_line),
         "secrets": secrets,
     }
+
+
+def resolve_mine(path: Path | None, overrides: Iterable[str]) -> dict[str, Any]:
+    """The configuration of `pipeline data mine`: the fields of `Resolved` that `settle` gives.
+
+    A file may have the keys at its top or, as the documented miner has them, under `mining`; `dist_env` beside it says
+    `timeout_minutes`. On the command line `mining.KEY=VALUE` is KEY=VALUE.
+
+    Raises:
+        ConfigError, PipelineError: as for `resolve`; a model's own settings (pooling, l2_normalize) are refused.
+    """
+    given = [text.removeprefix("--").removeprefix("mining.") for text in overrides]
+    layers = [_mining_layer(path)] if path else []
+    names = [split_override(text)[0] for text in given] + [name for _, data, _ in layers for name in data]
+    for name in KEPT_WITH_THE_MODEL:
+        if name in names:
+            raise PipelineError(
+                f"{name} is kept with the model and cannot be chosen while mining",
+                fix=f"leave {name} out; to change it, train or export the model with another value",
+            )
+    return settle(MineConfig, layers, given, "data mine")
+
+
+def _mining_layer(path: Path) -> tuple[Path, dict[str, Any], dict[str, int]]:
+    if not path.is_file():
+        raise PipelineError(f"configuration {path}: no such file", fix="give -c the path of an existing YAML file")
+    data, lines = read_yaml(path)
+    inner = data.pop("mining", None)
+    distributed = data.pop("dist_env", None) or {}
+    if isinstance(inner, dict):
+        lines |= dict.fromkeys(inner, lines["mining"])
+        data |= inner
+    if isinstance(distributed, dict) and "timeout_minutes" in distributed:
+        data["dist_timeout_minutes"] = distributed["timeout_minutes"]
+        lines["dist_timeout_minutes"] = lines["dist_env"]
+    return path, data, lines
 
 
 def _layers(family: str, stage: str, path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, dict, dict]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.execution.plan import Plan, environment_of, in_environment_of
+from pipeline.execution.plan import Plan, environment_of, in_environment_of, module_command
 from pipeline.run.handoff import write_handoff
 
 
@@ -38,9 +38,10 @@ def run_in(stage: str, argv: list[str], environment: dict[str, str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def run_tool(stage: str, module: str, arguments: list[str]) -> int:
-    """Run a module of a stage that is no stage itself: `python -m MODULE ARGUMENTS` in the stage's environment."""
-    return run_in(stage, [*in_environment_of(stage), "python", "-m", module, *arguments], environment_of(stage))
+def run_tool(stage: str, module: str, arguments: list[str], processes: int | str = 1) -> int:
+    """Run a module of a stage that is no stage itself, in the stage's environment."""
+    argv = [*in_environment_of(stage), *module_command(module, processes), *arguments]
+    return run_in(stage, argv, environment_of(stage, processes))
 
 
 @contextmanager

@@ -69,11 +69,13 @@ def make_plan(resolved: Resolved[Any], verbose: bool = False) -> Plan:
     stage = resolved.stage
     folder = stage_folder(resolved)
     handoff = folder / "logs" / f"{new_stamp()}.config.yaml"
-    argv = [*in_environment_of(stage), f"pipeline-{stage}", "--config", str(handoff)]
+    processes = getattr(resolved.config, "nproc_per_node", 1)
+    program = [f"pipeline-{stage}"] if processes == 1 else module_command(f"pipeline_{stage}.main", processes)
+    argv = [*in_environment_of(stage), *program, "--config", str(handoff)]
     if verbose:
         argv.append("--verbose")
     environment = {
-        **environment_of(stage),
+        **environment_of(stage, processes),
         **(wandb_environment() if getattr(resolved.config, "wandb", False) is not False else {}),
         **resolved.secrets,
     }
@@ -86,9 +88,24 @@ def in_environment_of(stage: str) -> list[str]:
     return [uv_command(), "run", *project]
 
 
-def environment_of(stage: str) -> dict[str, str]:
-    """What such a command needs to be told beyond the caller's environment."""
-    return {"UV_PROJECT_ENVIRONMENT": str(environments_dir() / stage), "PIPELINE_HOME": str(workspace())}
+def module_command(module: str, processes: int | str = 1) -> list[str]:
+    """A Python module as a program; several processes of it are started by torchrun (`gpu`: one for each GPU)."""
+    if processes == 1:
+        return ["python", "-m", module]
+    torchrun = ["python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return [*torchrun, "-m", module]
+
+
+def environment_of(stage: str, processes: int | str = 1) -> dict[str, str]:
+    """What such a command needs to be told beyond the caller's environment.
+
+    Processes on one machine share its cores; torchrun would leave each a single one.
+    """
+    shared = {"UV_PROJECT_ENVIRONMENT": str(environments_dir() / stage), "PIPELINE_HOME": str(workspace())}
+    if processes == 1 or "OMP_NUM_THREADS" in os.environ:
+        return shared
+    count = processes if isinstance(processes, int) else 8
+    return {**shared, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
 
 
 def planned_inputs(resolved: Resolved[Any]) -> list[PlannedInput]:

@@ -22,9 +22,9 @@ import numpy as np
 from pipeline.assets import model_content
 from pipeline.errors import PipelineError
 from pipeline.retrieval.encoder import BiEncoder
-from pipeline.run.files import write_json
+from pipeline.run.files import write_json, write_text
 
-_TEXTS, _VECTORS = "texts.npy", "vectors.npy"
+_TEXTS, _VECTORS, _FINISHED = "texts.npy", "vectors.npy", "finished"
 _HASH = np.dtype("S16")
 
 Texts = Callable[[np.ndarray], list[str]]
@@ -92,10 +92,19 @@ class VectorStore:
                     stream.flush()
                     os.fsync(stream.fileno())
             target = place / hashlib.sha256(hashes.tobytes()).hexdigest()[:16]
-            if not target.exists():
+            if not _is_whole(target):
+                shutil.rmtree(target, ignore_errors=True)
                 os.replace(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+    @property
+    def finished(self) -> bool:
+        """Whether a run that used these vectors came to its end."""
+        return (self.folder / _FINISHED).exists()
+
+    def finish(self) -> None:
+        write_text(self.folder / _FINISHED, "")
 
     def forget(self) -> None:
         """Delete every vector of this key."""
@@ -127,7 +136,7 @@ def _is_whole(shard: Path) -> bool:
     try:
         texts = np.load(shard / _TEXTS, mmap_mode="r")
         vectors = np.load(shard / _VECTORS, mmap_mode="r")
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return False
     return texts.dtype == _HASH and vectors.ndim == 2 and len(texts) == len(vectors)
 

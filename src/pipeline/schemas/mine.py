@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.schemas.common import Attention, Device, Precision, StageConfig
+from pipeline.schemas.common import Attention, Device, Precision
 from pipeline.schemas.fields import key
 from pipeline.schemas.mining import MiningCompute, MiningKeys
 
@@ -13,9 +13,10 @@ KEPT_WITH_THE_MODEL = ("pooling", "l2_normalize")
 
 
 @dataclass(kw_only=True)
-class MineConfig(MiningCompute, MiningKeys, StageConfig):
+class MineConfig(MiningCompute, MiningKeys):
     """A training file in, the same rows with hard negatives of another model out."""
 
+    seed: int = key(42, "Seed of every draw.", ge=0)
     model_name_or_path: str | None = key(
         None, "The embedding model that mines: hub id, folder, run directory or its checkpoints (LATEST is followed)."
     )
@@ -47,6 +48,9 @@ class MineConfig(MiningCompute, MiningKeys, StageConfig):
         None, "Most passages encoded at once; null: encode_batch_tokens alone decides.", gt=0
     )
     hard_negatives_to_mine: int = key(20, "Hard negatives for each question.", gt=0)
+    frozen_eval: str | None = key(
+        None, "BEIR folder of the test set: passages that answer its questions become nobody's negatives."
+    )
     use_negatives_from_file: bool = key(False, "Keep the negatives of the file, before those that are mined.")
 
     def problems(self) -> list[tuple[str, str]]:

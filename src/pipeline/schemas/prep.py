@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pipeline.schemas.common import ModelLoading, Precision, StageConfig, TextFormat
 from pipeline.schemas.fields import key
@@ -15,6 +15,8 @@ RATIO_TOLERANCE = 1e-6
 @dataclass(kw_only=True)
 class PrepConfig(MiningCompute, MiningKeys, TextFormat, ModelLoading, StageConfig):
     """Pairs in, a leak-free training set with hard negatives and a BEIR test set out."""
+
+    version: ClassVar[int] = 2
 
     seed: int = key(42, "Seed of the split and of every draw.", ge=0, aliases=("conversion_seed",))
     output_dir: str = key("${run_dir}/stage1_data_prep", "Folder of the training and test files.", affects_output=False)

@@ -14,9 +14,10 @@ import torch
 from pipeline.contract import EncodingContract
 from pipeline.retrieval.attention import use_plain_attention
 from pipeline.retrieval.encode_corpus import Batches, encode_corpus
-from pipeline.retrieval.encoder import BiEncoder
+from pipeline.retrieval.encoder import BiEncoder, tokenizer_hash
 from pipeline.retrieval.hardware import pick_dtype
-from pipeline.retrieval.transformer import LoadOptions
+from pipeline.retrieval.text_ends import set_text_ends
+from pipeline.retrieval.transformer import LoadOptions, find_model, load_tokenizer
 from pipeline.retrieval.vector_store import StoredPassages, VectorStore, store_key
 from pipeline.retrieval.world import World
 
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 log = logging.getLogger("pipeline")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Another tokenizer than the model's own, and whether texts begin and end with its special tokens (None: as is)."""
+
+    tokenizer: str | None = None
+    bos: bool | None = None
+    eos: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -35,15 +45,25 @@ class Model:
     options: LoadOptions
     device: torch.device
     precision: str
+    tokens: Tokens = field(default_factory=Tokens)
 
     def load(self) -> BiEncoder:
         self.contract.need_one_vector(self.reference)
         dtype = pick_dtype(self.precision, self.device)
         encoder = BiEncoder.load(self.reference, self.contract, device=self.device, dtype=dtype, options=self.options)
+        if self.tokens != Tokens():
+            self._settle_tokenizer(encoder)
         if self.device.type == "cpu" and not self.options.attn_implementation and dtype == torch.bfloat16:
             use_plain_attention(encoder.model)
         log.info(f"model {self.reference} on {self.device} in {encoder.contract.dtype}")
         return encoder
+
+    def _settle_tokenizer(self, encoder: BiEncoder) -> None:
+        if self.tokens.tokenizer:
+            options = LoadOptions(trust_remote_code=False)
+            encoder.tokenizer = load_tokenizer(find_model(self.tokens.tokenizer, options, "embed"), options)
+        set_text_ends(encoder.tokenizer, self.tokens.bos, self.tokens.eos)
+        encoder.contract = encoder.contract.with_(tokenizer_hash=tokenizer_hash(encoder.tokenizer))
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,8 @@ class Keep:
     folder: Path
     queries: Batches = field(default_factory=Batches)
     passages: Batches = field(default_factory=Batches)
+    reuse: bool = True
+    """False: vectors of runs that came to their end are encoded anew; those of an interrupted run still count."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +84,7 @@ class Encoded:
     queries: np.ndarray
     passages: StoredPassages
     contract: EncodingContract
+    store: VectorStore
 
 
 def encode(
@@ -74,6 +97,11 @@ def encode(
     """
     contract = encoder.contract
     store = VectorStore(keep.folder, store_key(encoder, model.reference, model.options.revision), contract.normalize)
+    if not keep.reuse and store.finished:
+        world.wait()  # every process has looked before the first one deletes
+        if world.leads:
+            store.forget()
+        world.wait()
 
     def passage_texts(numbers: np.ndarray) -> list[str]:
         rows = corpus.take(numbers)
@@ -85,4 +113,4 @@ def encode(
 
     passages = encode_corpus(encoder, store, "passage", len(corpus), passage_texts, keep.passages, world)
     queries = encode_corpus(encoder, store, "query", len(questions), query_texts, keep.queries, world)
-    return Encoded(queries.take(np.arange(len(questions))), passages, contract)
+    return Encoded(queries.take(np.arange(len(questions))), passages, contract, store)

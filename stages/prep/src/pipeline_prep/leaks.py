@@ -41,13 +41,17 @@ def protected_by(converted: Converted, questions: Iterable[Question]) -> Protect
 
 def answers_of_test(passages: Iterable[Passage], protected: Protected, threshold: float | None) -> frozenset[str]:
     """Ids of our passages that answer a test question: the same text or, with a threshold, nearly the same."""
-    texts = set(protected.passages)
     ours = list(passages)
-    same = {passage.id for passage in ours if passage.text in texts}
-    rest = [passage for passage in ours if passage.id not in same]
-    return frozenset(
-        same | _alike([item.id for item in rest], [item.text for item in rest], protected.passages, threshold)
-    )
+    return frozenset(ours[place].id for place in answers_of_texts([item.text for item in ours], protected, threshold))
+
+
+def answers_of_texts(texts: Sequence[str], protected: Protected, threshold: float | None) -> list[int]:
+    """Places of the texts that answer a test question: the same text or, with a threshold, nearly the same."""
+    answers = set(protected.passages)
+    same = [place for place, text in enumerate(texts) if text in answers]
+    rest = sorted(set(range(len(texts))).difference(same))
+    found = _alike(list(map(str, rest)), [texts[place] for place in rest], protected.passages, threshold)
+    return sorted([*same, *map(int, found)])
 
 
 def documents_of_test(

@@ -80,22 +80,8 @@ def mining_args(config: PrepConfig, contract: EncodingContract) -> dict[str, Any
     return {
         "model_name_or_path": config.base_model,
         "revision": config.base_model_revision,
-        **contract_args(contract),
+        **contract.describe(),
         **rule_args(config),
-    }
-
-
-def contract_args(contract: EncodingContract) -> dict[str, Any]:
-    """How texts became vectors."""
-    return {
-        "query_prefix": contract.query_prefix,
-        "passage_prefix": contract.passage_prefix,
-        "query_max_length": contract.query_max_length,
-        "passage_max_length": contract.passage_max_length,
-        "pooling": contract.pooling,
-        "l2_normalize": contract.normalize,
-        "dtype": contract.dtype,
-        "contract": contract.digest(),
     }
 
 

@@ -15,7 +15,7 @@ from importlib import import_module
 
 from pipeline.errors import PipelineError
 
-COMMANDS = ("audit", "unroll", "materialize", "convert")
+COMMANDS = ("audit", "unroll", "materialize", "convert", "mine")
 """Each is a module beside this one with a function `command(**options) -> exit code`."""
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 
 
-def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> Path:
-    """`output` with its links resolved.
+def check_output(output: Path, inputs: Iterable[Path], overwrite: bool, how: str = "--overwrite") -> Path:
+    """`output` with its links resolved; `how` says what would allow to replace it.
 
     Raises:
         PipelineError: it is there already and `overwrite` is not set, or writing it would touch one of `inputs`.
@@ -25,7 +25,7 @@ def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> Path:
             )
     empty = resolved.is_dir() and not any(resolved.iterdir())
     if resolved.exists() and not empty and not overwrite:
-        raise PipelineError(f"{output} is there already", fix="give another name, or --overwrite")
+        raise PipelineError(f"{output} is there already", fix=f"give another name, or {how}")
     return resolved
 
 

@@ -50,6 +50,9 @@ class Document:
     def id_of(self, row: int, field: str = "question_id") -> str:
         return as_id(self.rows[row][field], self.where(row), field)
 
+    def question(self, row: int) -> str:
+        return as_text(self.rows[row]["question"], self.where(row), "question")
+
     def passages(self, row: int, field: str) -> list[str]:
         """The ids in `pos_doc` or `neg_doc`."""
         items = as_list(self.rows[row][field])
