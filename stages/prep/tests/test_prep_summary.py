@@ -58,7 +58,11 @@ def test_the_funnel_says_what_was_lost_and_why():
     funnel.reject("no segments", "a.json: record 0", "Which?")
     funnel.reject("no segments", "a.json: record 1", "Who?", "detail")
     funnel.close("kept", 1, "2 passages")
-    assert str(funnel.steps[1]).split("   ")[-2:] == ["lost: no segments 2", "2 passages"]
+    assert [line.split() for line in funnel.lines()] == [
+        ["read", "3"],
+        ["kept", "1", "2", "passages"],
+        ["-2", "no", "segments", "e.g.", "'Which?'"],
+    ]
     assert funnel.headline == "3 read → 1 kept"
     assert funnel.to_json()[1] == {"step": "kept", "left": 1, "lost": {"no segments": 2}, "note": "2 passages"}
     assert len(funnel.rejected) == 2

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+_EXAMPLE = 60
 _SHOWN = 1000
 """Characters of a question that rejected.jsonl keeps: a question may be a broken line of megabytes."""
 
@@ -28,11 +29,6 @@ class Step:
     left: int
     lost: dict[str, int]
     note: str = ""
-
-    def __str__(self) -> str:
-        lost = ", ".join(f"{reason} {count:,}" for reason, count in self.lost.items())
-        parts = [f"{self.name:<11}{self.left:>8,}", f"lost: {lost}" if lost else "", self.note]
-        return "   ".join(part for part in parts if part)
 
 
 @dataclass
@@ -77,6 +73,15 @@ class Funnel:
             for step in self.steps
             for reason, count in (step.lost or {"": 0}).items()
         ]
+
+    def lines(self) -> list[str]:
+        """The table for a log: a line for each step, and under it one for each reason with an example."""
+        rows = {step.name: [f"{step.name:<11}{step.left:>8,}   {step.note}".rstrip()] for step in self.steps}
+        for loss in self.table():
+            if loss.lost:
+                example = f"   e.g. {loss.example[:_EXAMPLE]!r}" if loss.example else ""
+                rows[loss.step].append(f"{'':<11}{-loss.lost:>8,}   {loss.reason}{example}")
+        return [line for step in rows.values() for line in step]
 
     def to_json(self) -> list[dict[str, Any]]:
         return [{"step": step.name, "left": step.left, "lost": step.lost, "note": step.note} for step in self.steps]

@@ -61,8 +61,8 @@ def warn_of_boilerplate(log: logging.Logger, converted: Converted) -> None:
 
 def tell(log: logging.Logger, made: Prepared, max_pos_docs: int) -> None:
     """Log the funnel, and warn of what will make the next stages weak."""
-    for step in made.funnel.steps:
-        log.info(str(step))
+    for line in made.funnel.lines():
+        log.info(line)
     cut = sum(len(row.known_positives) > len(row.positives) for row in made.train.rows + made.val.rows)
     if cut:
         log.info(f"{cut:,} questions have more than max_pos_docs={max_pos_docs} positives: the rest is cut")
