@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.schemas.common import StageConfig
 from pipeline.schemas.fields import key
@@ -29,14 +29,23 @@ class SdgConfig(StageConfig):
     num_files: int | None = key(None, "Only the first N matching files, sorted by path.", gt=0)
     min_text_length: int = key(50, "Shorter documents (in characters) are skipped.", ge=0)
 
-    chunking: Literal["sentences", "none"] = key(
-        "sentences", "`sentences`: passages of whole sentences; `none`: each file is one passage."
+    text_column: str | None = key(None, "Column of JSONL and CSV files that holds the text; null finds it.")
+
+    chunking: Literal["sentences", "tokens", "none"] = key(
+        "sentences",
+        "`sentences`: passages of whole sentences; `tokens`: of chunk_tokens; `none`: each file or row is one.",
     )
     sentences_per_chunk: int = key(5, "Sentences in one passage.", gt=0)
+    chunk_tokens: int = key(256, "Tokens in one passage (`tokens`).", ge=16)
+    chunk_overlap: int = key(32, "Tokens that a passage shares with the one before (`tokens`).", ge=0)
+    chunk_tokenizer: str | None = key(None, "A tokenizer.json to count with; null: that of the embedded MiniLM.")
     language: str = key("en", "Language of the documents, for the sentence rules.")
     num_sections: int = key(1, "Blocks in which the passages are shown to the LLM.", gt=0)
     window_chunks: int | None = key(
         None, "Passages shown to the LLM in one call; null shows the whole document at once.", gt=0
+    )
+    window_tokens: int | None = key(
+        None, "Tokens shown to the LLM in one call: longer documents become several windows; null: no limit.", gt=0
     )
     max_windows: int | None = key(
         None,
@@ -65,6 +74,16 @@ class SdgConfig(StageConfig):
     similarity_threshold: float = key(0.9, "Questions more alike than this are dropped as duplicates.", ge=0, le=1)
     quality_judge: Literal["llm", "none"] = key(
         "llm", "`llm`: a model scores every pair; `none`: pairs stay unjudged (score null), kept and counted."
+    )
+
+    check_answers: bool = key(False, "Let a model answer from the cited passages alone; unanswerable pairs are marked.")
+    hop_check: Literal["off", "keep", "relabel", "drop"] = key(
+        "off", "Does a multi-hop pair need all its hops? `relabel` or `drop` those that do not."
+    )
+    pooled_judging: int = key(
+        0,
+        "Passages of the corpus, found by several systems, that the judge looks at for more right answers; 0: off.",
+        ge=0,
     )
 
     provider: str | None = key(None, "Sets the provider of every role at once. " + _PROVIDER)
@@ -103,6 +122,23 @@ class SdgConfig(StageConfig):
         3, "Repeats of a call that failed in transport (back-off, Retry-After).", ge=0, affects_output=False
     )
     max_parallel_requests_for_gen: int = key(4, "Calls under way at once.", gt=0, affects_output=False)
+    requests_per_minute: int | None = key(None, "Most calls a minute; null: no limit.", gt=0, affects_output=False)
+    max_tokens_total: int | None = key(
+        None, "Stop cleanly before more tokens than this are used.", gt=0, affects_output=False
+    )
+    max_cost: float | None = key(
+        None, "Stop cleanly before more money than this is spent; needs prices.", gt=0, affects_output=False
+    )
+    prices: dict[str, Any] = key(
+        {}, "Price of a million tokens: {input: 0.1, output: 0.4}, or such by role.", affects_output=False
+    )
+    redact: list[str] = key([], "Taken out of texts that leave the machine: email, phone, key, or regex:PATTERN.")
+    batch_api: bool = key(False, "Use the provider's batch API: cheaper, slower.", affects_output=False)
+    resume: Literal["never", "always", "if_possible"] = key(
+        "if_possible",
+        "Use answers of earlier runs: `never` asks anew, `always` insists that there are some.",
+        affects_output=False,
+    )
     batch_size: int = key(200, "Documents per generated_batch file.", gt=0)
     embedded_threads: int | None = key(
         None, "Threads of the embedded LLM; null takes all cores.", gt=0, affects_output=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pipeline_sdg.endpoints import EMBED, JUDGE, QA, Endpoint
+from pipeline_sdg.journal import Journal
+from pipeline_sdg.llm import Caller, CallOptions, Sampling
 from pipeline_sdg.main import main
 
 from pipeline.config import resolve
@@ -34,6 +38,9 @@ class FakeEndpoint:
         self.delay = 0.0
         self.misbehave: Misbehaviour = lambda body, number: None
         self.score: Any = 8
+        self.supported = True
+        self.hops_needed: list[int] = []
+        self.grade = 0
         self.pairs = 2
         self._lock = threading.Lock()
         fake = self
@@ -60,7 +67,7 @@ class FakeEndpoint:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     @staticmethod
     def chat(content: str, finish: str = "stop") -> str:
@@ -107,11 +114,25 @@ class FakeEndpoint:
             item = {"text": "valve", "description": "It closes.", "importance": "Safety."}
             return json.dumps({name: [item] if name == "entities" else [] for name in names})
         if role == "quality_judge":
-            part = {"score": self.score, "justification": "because"}
-            scores = dict.fromkeys(("relevance", "accuracy", "context_support", "clarity"), part)
-            return json.dumps({**scores, "overall": {"score": self.score, "assessment": "fine"}, "improvements": ""})
+            return json.dumps(self.judgement(prompt))
         segments = re.findall(r"- Segment (\d+): (.+)", prompt)
         return json.dumps({"pairs": [pair(int(number), text) for number, text in segments[: self.pairs]]})
+
+    def judgement(self, prompt: str) -> dict[str, Any]:
+        """What the judge answers: scores, or a verdict on the answer, the hops, the passages."""
+        if "WRITTEN ANSWER" in prompt:
+            [(_, first), *_] = re.findall(r"^\[(\d+)\] (.+)", prompt, re.MULTILINE)
+            return {"evidence": [first], "answer": first, "answerable": True, "supported": self.supported}
+        if "hops_needed" in prompt:
+            numbers = [int(number) for number in re.findall(r"^HOP (\d+)$", prompt, re.MULTILINE)]
+            each = [{"hop_number": number, "adds": "a fact"} for number in numbers]
+            return {"hops": each, "hops_needed": self.hops_needed or numbers, "reason": "because"}
+        if "and a grade:" in prompt:
+            numbers = [int(number) for number in re.findall(r"^\[(\d+)\] ", prompt, re.MULTILINE)]
+            return {"passages": [{"number": number, "reason": "r", "grade": self.grade} for number in numbers]}
+        part = {"score": self.score, "justification": "because"}
+        scores = dict.fromkeys(("relevance", "accuracy", "context_support", "clarity"), part)
+        return {**scores, "overall": {"score": self.score, "assessment": "fine"}, "improvements": ""}
 
 
 def pair(segment: int, text: str) -> dict[str, Any]:
@@ -149,7 +170,7 @@ def embeddings(texts: list[str]) -> dict[str, Any]:
 def role_of(path: str, body: dict[str, Any]) -> str:
     if path.endswith("/embeddings"):
         return "embed"
-    if "response_format" in body:
+    if "json_schema" in body.get("response_format", {}):
         return body["response_format"]["json_schema"]["name"]
     prompt = body["messages"][0]["content"]
     return "quality_judge" if "You judge" in prompt else "qa_generation" if "pairs" in prompt else "artifact_extraction"
@@ -194,3 +215,27 @@ def overrides_for(tmp_path: Path, corpus: Path, endpoint: FakeEndpoint) -> list[
         "max_retries=1",
         "allow_remote=no",
     ]
+
+
+@pytest.fixture
+def calling(tmp_path: Path) -> Callable[..., Any]:
+    """Run `work(caller)` against an address, with a journal in tmp_path that outlives it."""
+
+    def run(
+        work: Callable[[Caller], Any],
+        url: str,
+        options: CallOptions | None = None,
+        timeout: float = 5.0,
+        max_retries: int = 2,
+        **about: str,
+    ) -> Any:
+        async def inside() -> Any:
+            described = {"provider": "mine", "model": "m", "base_url": url, **about}
+            served = [Endpoint(role, **described) for role in (QA, JUDGE, EMBED)]
+            with Journal(tmp_path / "journal.sqlite") as journal:
+                async with Caller(served, journal, Sampling(seed=1), timeout, max_retries, options) as caller:
+                    return await work(caller)
+
+        return asyncio.run(inside())
+
+    return run

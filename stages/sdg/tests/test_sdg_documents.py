@@ -1,11 +1,26 @@
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline_sdg.documents import describe, list_files, matches, read_corpus, wanted_extensions, warnings
+from pipeline_sdg.documents import (
+    DUPLICATE,
+    EMPTY,
+    SHORT,
+    UNREADABLE,
+    Entry,
+    describe,
+    documents,
+    list_files,
+    matches,
+    survey,
+    wanted_extensions,
+    warnings,
+)
 
 from pipeline.errors import PipelineError
+from pipeline.schemas.sdg import SdgConfig
 
 TEXT = "A sentence that is long enough to count as a document of its own."
 
@@ -29,6 +44,10 @@ def test_one_rule_decides_which_file_counts(name: str, extensions: str, expected
     assert matches(name, wanted_extensions(extensions)) is expected
 
 
+def test_the_documented_extensions_are_the_default() -> None:
+    assert wanted_extensions(SdgConfig().file_extensions) == {".txt", ".md", ".text", ""}
+
+
 @given(st.lists(st.sampled_from(["a.md", "b.TXT", "c", ".d", "e.tar.gz", "f."]), unique=True), st.booleans())
 def test_the_lister_follows_the_rule(tmp_path_factory: pytest.TempPathFactory, names: list[str], bare: bool) -> None:
     folder = tmp_path_factory.mktemp("corpus")
@@ -46,40 +65,101 @@ def write(folder: Path, **files: str | bytes) -> Path:
     return folder
 
 
+def config(folder: Path, **changes: object) -> SdgConfig:
+    return SdgConfig(corpus_dir=str(folder), **changes)
+
+
 def test_files_are_sorted_then_cut_and_sorted_into_kinds(tmp_path: Path) -> None:
-    write(
-        tmp_path, b_md=TEXT, a__z_md="\ufeff" + TEXT + "\r\nmore\r\n", c_md="short", d_md=" \n", e_md=b"\xff\xfe\x00x"
-    )
-    write(tmp_path, x_pdf=TEXT)
-    corpus = read_corpus(str(tmp_path), ".md", None, 50)
-    assert [document.path for document in corpus.documents] == ["a/z.md", "b.md"]
-    assert corpus.documents[0].text == TEXT + "\nmore\n"
-    assert (corpus.short, corpus.empty, corpus.undecodable) == (["c.md"], ["d.md"], ["e.md"])
-    assert corpus.found == 5
-    assert any("e.md" in line for line in describe(corpus))
-    assert [document.path for document in read_corpus(str(tmp_path), ".md", 1, 50).documents] == ["a/z.md"]
+    write(tmp_path, b_md=TEXT, a__z_md="\ufeff" + TEXT + "\r\nmore\r\n", c_md="short", d_md=" \n", e_md=b"\x00\x01\xff")
+    write(tmp_path, f_md="\n" + TEXT, x_pdf=TEXT)
+    found = survey(config(tmp_path))
+    assert found.entries == [Entry("a/z.md", len(TEXT) + 6), Entry("b.md", len(TEXT))]
+    assert {why: [path for path, _ in item.examples] for why, item in found.left_out.items()} == {
+        SHORT: ["c.md"],
+        EMPTY: ["d.md"],
+        DUPLICATE: ["f.md"],
+        UNREADABLE: ["e.md"],
+    }
+    assert found.left_out[DUPLICATE].examples == [("f.md", "the same text as b.md")]
+    assert (found.files, found.found, found.characters) == (6, 6, 2 * len(TEXT) + 6)
+    assert any("e.md" in line for line in describe(found)) and any("f.md" in line for line in describe(found))
+    texts = list(documents(config(tmp_path)))
+    assert [Entry(item.path, len(item.text)) for item in texts] == found.entries
+    assert texts[0].text == TEXT + "\nmore\n"
+    assert [item.path for item in documents(config(tmp_path, num_files=1))] == ["a/z.md"]
+
+
+def test_the_corpus_hash_follows_names_and_bytes(tmp_path: Path) -> None:
+    write(tmp_path, a_md=TEXT, b_md=TEXT + "!")
+    before = survey(config(tmp_path)).sha256
+    assert survey(config(tmp_path)).sha256 == before
+    (tmp_path / "unwanted.png").write_text("x")
+    assert survey(config(tmp_path)).sha256 == before
+    (tmp_path / "b.md").write_text(TEXT + "?")
+    changed = survey(config(tmp_path)).sha256
+    (tmp_path / "b.md").rename(tmp_path / "c.md")
+    assert len({before, changed, survey(config(tmp_path)).sha256}) == 3
+
+
+@given(st.lists(st.sampled_from([TEXT, TEXT + " More.", "", "short", "caf\xe9 " * 20]), min_size=1, max_size=8))
+def test_the_preflight_sees_what_the_reader_reads(
+    tmp_path_factory: pytest.TempPathFactory, contents: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("corpus")
+    for number, content in enumerate(contents):
+        (folder / f"{number}.md").write_bytes(content.encode("cp1252"))
+    texts = {content.strip() for content in contents if len(content) >= 50}
+    if not texts:
+        with pytest.raises(PipelineError):
+            survey(config(folder))
+        return
+    found = survey(config(folder))
+    read = list(documents(config(folder)))
+    assert [Entry(item.path, len(item.text)) for item in read] == found.entries
+    assert {item.text.strip() for item in read} == texts
+    assert found.found == len(contents)
 
 
 def test_nothing_usable_says_which_way(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"no file in .* matches"):
-        read_corpus(str(tmp_path), ".md", None, 50)
+        survey(config(tmp_path))
     write(tmp_path, a_md="short", b_md="too")
-    with pytest.raises(PipelineError, match=r"all 2 files .* shorter than min_text_length=50"):
-        read_corpus(str(tmp_path), ".md", None, 50)
-    write(tmp_path, c_md="")
-    with pytest.raises(PipelineError, match=r"2 shorter than .*, 1 empty"):
-        read_corpus(str(tmp_path), ".md", None, 50)
+    with pytest.raises(PipelineError, match=r"all 2 documents .* shorter than min_text_length=50"):
+        survey(config(tmp_path))
+    write(tmp_path, c_md="", d_md=b"\x00\xff")
+    with pytest.raises(PipelineError, match=r"2 too short, 1 empty, 1 unreadable; d.md: no encoding fits"):
+        survey(config(tmp_path))
 
 
-def test_missing_folder_and_remote_corpora_are_clear_errors(tmp_path: Path) -> None:
+def test_a_missing_folder_and_a_foreign_address_are_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="is not a folder"):
-        read_corpus(str(tmp_path / "none"), ".md", None, 50)
-    with pytest.raises(PipelineError, match="later version"):
-        read_corpus("hf://org/set", ".md", None, 50)
+        survey(config(tmp_path / "none"))
+    with pytest.raises(PipelineError, match="cannot be read"):
+        survey(SdgConfig(corpus_dir="s3://bucket/x"))
 
 
 def test_a_small_or_mostly_short_corpus_is_warned_about(tmp_path: Path) -> None:
     write(tmp_path, a_md=TEXT, b_md="x", c_md="y")
-    found = warnings(read_corpus(str(tmp_path), ".md", None, 50))
+    found = warnings(survey(config(tmp_path)))
     assert len(found) == 2
     assert "2 of 3" in found[1]
+
+
+def test_what_is_no_file_or_has_no_readable_name_is_listed(tmp_path: Path) -> None:
+    write(tmp_path, a_md=TEXT)
+    os.mkfifo(tmp_path / "b.md")
+    (tmp_path / "c.md").symlink_to(tmp_path / "nowhere")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xff.md")).write_text(TEXT)
+    found = survey(config(tmp_path))
+    assert found.left_out[UNREADABLE].examples == [
+        ("b.md", "not a file"),
+        ("c.md", "not a file"),
+        ("d\\udcff.md", "its name is not UTF-8"),
+    ]
+    assert [item.path for item in documents(config(tmp_path))] == ["a.md"]
+
+
+def test_long_lists_are_shown_in_part(tmp_path: Path) -> None:
+    write(tmp_path, a_md=TEXT, **{f"s{number:02}_md": "short" for number in range(15)})
+    [line] = [line for line in describe(survey(config(tmp_path))) if line.startswith(SHORT)]
+    assert "s09.md" in line and "s10.md" not in line and line.endswith("and 5 more")

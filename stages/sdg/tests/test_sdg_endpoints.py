@@ -2,7 +2,7 @@ import io
 import sys
 
 import pytest
-from pipeline_sdg.documents import Corpus, Document
+from pipeline_sdg.documents import Entry, Survey
 from pipeline_sdg.endpoints import QA, endpoint, is_loopback
 from pipeline_sdg.roles import check_may_leave, endpoints_of
 
@@ -40,6 +40,16 @@ def test_unknown_provider_or_address_is_a_clear_error() -> None:
         endpoint(QA, "mine", "m", "localhost:8000", None, {})
 
 
+def test_what_cannot_be_a_key_or_would_leak_one_is_refused_without_showing_it() -> None:
+    for wrong in ("sec ret", "sec\nret", "secrét"):
+        with pytest.raises(PipelineError, match="OPENAI_API_KEY holds something") as caught:
+            endpoint(QA, "openai", "m", None, None, {"OPENAI_API_KEY": wrong})
+        assert wrong not in str(caught.value)
+    with pytest.raises(PipelineError, match="holds a user name") as caught:
+        endpoint(QA, "mine", "m", "http://me:secret@llm.lan/v1", None, {})
+    assert "secret" not in str(caught.value)
+
+
 def test_keys_are_not_shown() -> None:
     assert "secret" not in repr(endpoint(QA, "nvidia", "m", None, None, {"NVIDIA_API_KEY": "secret"}))
 
@@ -69,13 +79,24 @@ def test_provider_sets_every_role_but_those_named_on_the_command_line() -> None:
     every = {"artifact_extraction", "qa_generation", "quality_judge", "embed"}
     assert roles() == dict.fromkeys(every, "nvidia")
     assert roles("provider=mine") == dict.fromkeys(every, "mine")
-    assert roles("provider=mine", "quality_judge_provider=nvidia")["quality_judge"] == "nvidia"
+    assert roles("provider=mine", "quality_judge_provider=other")["quality_judge"] == "other"
     assert set(roles("provider=embedded")) == every - {"embed"}
+    assert set(roles("embed_provider=local")) == every - {"embed"}
     assert roles("artifacts=false", "quality_judge=none", "embed_model=null") == {"qa_generation": "nvidia"}
     assert roles(profile="demo") == {"qa_generation": "embedded"}
 
 
-CORPUS = Corpus([Document("a.md", "x" * 1000)])
+def test_a_role_may_be_served_elsewhere_with_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "theirs")
+    monkeypatch.setenv("MY_KEY", "mine")
+    overrides = ["base_url=http://localhost:1/v1", "provider=mine", "api_key_env=MY_KEY"]
+    resolved = resolve("embed", "sdg", "default", [*overrides, "quality_judge_provider=openai"])
+    found = {item.role: (item.host, item.key) for item in endpoints_of(resolved.config, resolved.command_line)}
+    assert found["quality_judge"] == ("api.openai.com", "theirs")
+    assert found["qa_generation"] == ("localhost", "mine")
+
+
+CORPUS = Survey(entries=[Entry("a.md", 1000)])
 REMOTE = [endpoint(QA, "mine", "m", "https://llm.example/v1", None, {})]
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pipeline_sdg.calls.breaker import FAILURES_IN_A_ROW
 from pipeline_sdg.endpoints import EMBED, QA, Endpoint
 from pipeline_sdg.exchange import Exchange, Fault, Outcome, ask
 from pipeline_sdg.generation import each
 from pipeline_sdg.journal import Journal
-from pipeline_sdg.llm import FAILURES_IN_A_ROW, Caller, CallFailed, Sampling
+from pipeline_sdg.llm import Caller, CallFailed, Sampling
 from pipeline_sdg.parsing import parse_object
 
 from pipeline.errors import PipelineError
@@ -73,13 +74,13 @@ def test_the_same_request_at_the_same_time_is_made_once(bench: Bench, endpoint: 
 
 
 def test_rate_limits_and_server_errors_are_waited_out(bench: Bench, endpoint: Any) -> None:
-    answers = {1: (429, {"Retry-After": "1"}, "{}"), 2: (500, {"Retry-After-Ms": "10"}, "{}")}
+    answers = {1: (429, {"Retry-After": "0.3"}, "{}"), 2: (500, {"Retry-After-Ms": "10"}, "{}")}
     endpoint.misbehave = lambda body, number: answers.get(number)
     begun = time.monotonic()
     reply, _ = bench.run(lambda caller: caller.chat(QA, messages(), SCHEMA))
     assert reply.text == '{"ok": "yes"}'
     assert endpoint.calls.total() == 3
-    assert time.monotonic() - begun >= 1  # Retry-After was honoured; a lower bound cannot be missed on a slow machine
+    assert time.monotonic() - begun >= 0.3  # Retry-After was honoured; a lower bound cannot be missed on a slow machine
 
 
 def test_an_endpoint_without_response_format_gets_the_schema_in_the_prompt_once(bench: Bench, endpoint: Any) -> None:
@@ -91,11 +92,11 @@ def test_an_endpoint_without_response_format_gets_the_schema_in_the_prompt_once(
 
     replies, usage = bench.run(several)
     assert [parse_object(reply.text) for reply in replies] == [{"ok": "yes"}] * 5
-    assert endpoint.calls.total() == 6  # one refusal, five answers
+    assert endpoint.calls.total() == 7  # schema and JSON mode refused, five answers
     assert usage.calls_made == 5
     assert "JSON Schema" in endpoint.requests[-1]["messages"][-1]["content"]
     bench.run(several)
-    assert endpoint.calls.total() == 6  # the same journal entries serve both forms
+    assert endpoint.calls.total() == 7  # the same journal entries serve both forms
 
 
 def test_openai_gets_a_schema_its_strict_mode_takes(bench: Bench, endpoint: Any) -> None:
@@ -227,3 +228,52 @@ def test_vectors_are_asked_for_in_batches_and_kept(bench: Bench, endpoint: Any) 
     assert endpoint.calls["embed"] == 3
     assert endpoint.requests[-1]["input"] == ["new"]
     np.testing.assert_array_equal(again[:5], first[:5])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [[], None, [{"index": 0}], [{"index": 0, "embedding": [1, "x"]}], [{"index": 0, "embedding": [float("nan")]}]],
+)
+def test_what_is_no_vector_is_never_kept(bench: Bench, endpoint: Any, data: Any) -> None:
+    bench.retries = 0
+    endpoint.misbehave = lambda body, number: (200, {}, json.dumps({"data": data}))
+    with pytest.raises(PipelineError, match="embed_model=null"):
+        bench.run(lambda caller: caller.embed(EMBED, ["a"]))
+    with Journal(bench.folder / "journal.sqlite") as journal:
+        assert len(journal) == 0
+
+
+def test_vectors_that_came_are_kept_when_others_fail(bench: Bench, endpoint: Any) -> None:
+    bench.retries = 0
+    endpoint.misbehave = lambda body, number: (500, {}, "{}") if "question 69" in body["input"] else None
+    texts = [f"question {number}" for number in range(70)]
+    with pytest.raises(PipelineError, match="HTTP 500"):
+        bench.run(lambda caller: caller.embed(EMBED, texts))
+    endpoint.misbehave = lambda body, number: None
+    vectors, _ = bench.run(lambda caller: caller.embed(EMBED, texts))
+    assert len(vectors) == 70 and len(endpoint.requests[-1]["input"]) == 6
+
+
+def test_vectors_stand_in_the_order_of_the_texts(bench: Bench, endpoint: Any) -> None:
+    rows = [{"index": 1, "embedding": [1.0, 1.0]}, {"index": 0, "embedding": [0.0, 1.0]}]
+    endpoint.misbehave = lambda body, number: (200, {}, json.dumps({"data": rows}))
+    vectors, _ = bench.run(lambda caller: caller.embed(EMBED, ["a", "b"]))
+    np.testing.assert_array_equal(vectors, [[0, 1], [1, 1]])
+
+
+def test_an_endpoint_that_gave_vectors_once_is_tried_again_when_it_is_away(bench: Bench, endpoint: Any) -> None:
+    bench.retries = 1
+    endpoint.misbehave = lambda body, number: (200, {"Connection": "close"}, json.dumps(_one_vector()))
+
+    async def work(caller: Caller) -> int:
+        await caller.embed(EMBED, ["a"])
+        endpoint.close()
+        with pytest.raises(PipelineError, match="embed_model=null"):
+            await caller.embed(EMBED, ["b"])
+        return caller.usage[EMBED].retries
+
+    assert bench.run(work)[0] == 1
+
+
+def _one_vector() -> dict[str, Any]:
+    return {"data": [{"index": 0, "embedding": [1.0, 2.0]}]}

@@ -9,7 +9,7 @@ from pipeline_sdg.chunking import Window, chunk_document, windows_of
 from pipeline_sdg.documents import Document
 from pipeline_sdg.pairs import PairRules
 
-from pipeline.schemas.sdg import QUERY_TYPES, REASONING_TYPES
+from pipeline.schemas.sdg import QUERY_TYPES, REASONING_TYPES, SdgConfig
 
 TEXT = (
     "# Lift pump\n\nThe pump stops at 20 percent. It runs at 70 percent. "
@@ -21,7 +21,7 @@ RULES = PairRules(2, dict.fromkeys(QUERY_TYPES, 1), dict.fromkeys(REASONING_TYPE
 
 def window(per_chunk: int = 1) -> Window:
     document = Document("pump.md", TEXT)
-    return windows_of(document, chunk_document(document, "sentences", per_chunk, "en"), None)[0]
+    return windows_of("pump.md", "Pump", chunk_document(document, SdgConfig(sentences_per_chunk=per_chunk)))[0]
 
 
 def item(**changes: Any) -> dict[str, Any]:

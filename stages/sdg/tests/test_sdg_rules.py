@@ -1,12 +1,10 @@
-"""Quotas, wording rules, duplicates: everything deterministic."""
+"""Quotas, wording rules: everything deterministic."""
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pipeline_sdg.parsing import list_in_reply, parse_object
 from pipeline_sdg.quotas import largest_remainder, without
-from pipeline_sdg.similarity import alike, duplicates, word_vectors
 from pipeline_sdg.wording import ends_sensibly, invented_codes, problem_of, tidy
 
 SOURCE = "The wiper shuttle makes one trip every 90 minutes. Parameter K301 sets the pause in Steward 3.2."
@@ -75,38 +73,6 @@ def test_tidy_and_endings() -> None:
     assert tidy('  2) "How often\n does it run?" ') == "How often does it run?"
     assert tidy("Question 3: Why?") == "Why?"
     assert ends_sensibly("It ends here.)") and not ends_sensibly("It ends in the")
-
-
-def test_codes_keep_questions_apart_and_order_decides() -> None:
-    questions = [
-        "What does the code E21 mean on the display?",
-        "How do I rinse the drum filter?",
-        "What does the code E22 mean on the display?",
-        "how do I rinse the drum filter",
-        "Is the hose kinked?",
-    ]
-    assert duplicates(word_vectors(questions), 0.9) == {3: 1}
-
-
-def test_a_chain_of_likeness_does_not_swallow_its_end() -> None:
-    angles = np.deg2rad([0, 20, 40])
-    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    assert duplicates(vectors, 0.9) == {1: 0}
-    assert duplicates(vectors, 1.0) == {}
-
-
-@given(
-    st.lists(st.lists(st.sampled_from("abcde"), min_size=1, max_size=5).map(" ".join), max_size=30), st.floats(0.3, 1)
-)
-def test_what_is_kept_is_never_too_alike(questions: list[str], threshold: float) -> None:
-    if not questions:
-        return
-    vectors = word_vectors(questions)
-    dropped = duplicates(vectors, threshold)
-    kept = [row for row in range(len(questions)) if row not in dropped]
-    near = {row: set(others.tolist()) - {row} for row, others in alike(vectors, threshold)}
-    assert all(not near[row] & set(kept) for row in kept)
-    assert all(earlier < row and earlier not in dropped for row, earlier in dropped.items())
 
 
 @pytest.mark.parametrize(

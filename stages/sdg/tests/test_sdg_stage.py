@@ -132,7 +132,7 @@ def journaled(path: Path) -> int:
 
 def test_one_pair_that_cannot_be_judged_loses_nothing(stage: Stage, endpoint: Any) -> None:
     def bad_judge(body: dict[str, Any], number: int) -> Any:
-        asked = json.dumps(body["messages"]) if "messages" in body else ""
+        asked = json.dumps(body["messages"]).partition("NEIGHBOURS")[0] if "messages" in body else ""
         return (
             (200, {}, endpoint.chat("no scores")) if "You judge" in asked and "alpha valve number 0" in asked else None
         )

@@ -1,145 +1,227 @@
-"""The corpus on disk: which files count, what they hold, and what a run over them will cost."""
+"""The corpus: what it holds, and its usable documents one after another. Nothing here keeps more than one text."""
 
 from __future__ import annotations
 
-import os
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.errors import PipelineError
+from pipeline.run.snapshot import sha256_of
+from pipeline.schemas.sdg import SdgConfig
+from pipeline_sdg.reading.document import Document, Failure
+from pipeline_sdg.reading.files import list_files, matches, read_file, wanted_extensions
+from pipeline_sdg.reading.hub import local_folder
+from pipeline_sdg.reading.lookup import Lookup
+
+__all__ = [
+    "Document",
+    "Entry",
+    "Survey",
+    "describe",
+    "documents",
+    "list_files",
+    "lookup",
+    "matches",
+    "survey",
+    "wanted_extensions",
+    "warnings",
+]
 
 FEW_DOCUMENTS = 20
 LISTED_AT_MOST = 10
+_KEPT_AT_MOST = 1000
+_DIGEST = 16
+
+SHORT, EMPTY, DUPLICATE, UNREADABLE = "too short", "empty", "duplicate", "unreadable"
 
 
-@dataclass(frozen=True)
-class Document:
-    """One usable file. `path` is relative to the corpus, with forward slashes; it is the document's id."""
+class Entry(NamedTuple):
+    """A usable document: its path and its length in characters."""
 
     path: str
-    text: str
+    size: int
 
 
 @dataclass
-class Corpus:
-    """What was read, and what was left out and why (relative paths)."""
+class LeftOut:
+    """How many were left out for one reason, and the first of them: (path, why)."""
 
-    documents: list[Document] = field(default_factory=list)
-    short: list[str] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    undecodable: list[str] = field(default_factory=list)
+    count: int = 0
+    examples: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, path: str, why: str) -> None:
+        self.count += 1
+        if len(self.examples) < _KEPT_AT_MOST:
+            self.examples.append((path, why))
+
+
+@dataclass
+class Survey:
+    """What is in the corpus. `entries` are the usable documents in the order in which `documents` gives them.
+
+    `encodings` counts the files whose encoding had to be guessed; `sha256` is over names and bytes of all files.
+    """
+
+    files: int = 0
+    entries: list[Entry] = field(default_factory=list)
+    left_out: dict[str, LeftOut] = field(
+        default_factory=lambda: {name: LeftOut() for name in (SHORT, EMPTY, DUPLICATE, UNREADABLE)}
+    )
+    encodings: Counter[str] = field(default_factory=Counter)
+    guessed: list[tuple[str, str]] = field(default_factory=list)
+    sha256: str = ""
 
     @property
     def found(self) -> int:
-        return len(self.documents) + len(self.short) + len(self.empty) + len(self.undecodable)
+        """Documents, usable or not."""
+        return len(self.entries) + sum(item.count for item in self.left_out.values())
 
     @property
     def characters(self) -> int:
-        return sum(len(document.text) for document in self.documents)
+        return sum(entry.size for entry in self.entries)
 
 
-def wanted_extensions(file_extensions: str) -> frozenset[str]:
-    """`".txt,md,"` -> {".txt", ".md", ""}; the empty item stands for files without extension."""
-    items = [item.strip().lower() for item in file_extensions.split(",")]
-    return frozenset(item if not item or item.startswith(".") else f".{item}" for item in items)
+@dataclass(frozen=True)
+class _Seen:
+    """One document of the corpus, or what stands in its place. `why` is one of the four reasons, or empty."""
+
+    path: str
+    document: Document | None
+    why: str
+    detail: str = ""
+    guessed: str = ""
 
 
-def matches(name: str, extensions: frozenset[str]) -> bool:
-    """The one rule for which file belongs to the corpus: its last suffix, whatever its length or case.
-
-    `notes.MD` is .md, `release-5.1` is .1, `README` has none. Hidden files never count.
-    """
-    return not name.startswith(".") and PurePath(name).suffix.lower() in extensions
-
-
-def list_files(corpus_dir: Path, extensions: frozenset[str]) -> list[str]:
-    """Relative paths of all matching files below `corpus_dir`, sorted; hidden folders are passed over."""
-    found = []
-    for root, folders, names in os.walk(corpus_dir):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        relative = Path(root).relative_to(corpus_dir)
-        found += [(relative / name).as_posix() for name in names if matches(name, extensions)]
-    return sorted(found)
-
-
-def read_corpus(corpus_dir: str, file_extensions: str, num_files: int | None, min_text_length: int) -> Corpus:
-    """Read every matching file, the first `num_files` of them by path.
+def survey(config: SdgConfig) -> Survey:
+    """Read the whole corpus once and keep no text of it. A later `documents` gives what is usable here.
 
     Raises:
         PipelineError: the folder is missing, no file matched, or none of those that did can be used.
     """
-    if "://" in corpus_dir:
-        raise PipelineError(
-            f"corpus_dir={corpus_dir}: remote corpora arrive in a later version", fix="download it and name the folder"
-        )
-    folder = Path(corpus_dir).expanduser()
-    if not folder.is_dir():
-        raise PipelineError(f"corpus_dir: {folder} is not a folder", fix="set corpus_dir=PATH to your documents")
-    names = list_files(folder, wanted_extensions(file_extensions))[:num_files]
+    folder, names = _files(config)
+    found = Survey(files=len(names))
+    total = hashlib.sha256()
+    for name in names:
+        total.update(f"{name}\0{_content(folder / name)}\n".encode("utf-8", "surrogateescape"))
+    found.sha256 = total.hexdigest()
+    for item in _seen(config, folder, names):
+        if item.guessed:
+            found.encodings[item.guessed] += 1
+            if len(found.guessed) < _KEPT_AT_MOST:
+                found.guessed.append((item.path, item.guessed))
+        if item.document is not None:
+            found.entries.append(Entry(item.path, len(item.document.text)))
+        else:
+            found.left_out[item.why].add(item.path, item.detail)
+    if not found.entries:
+        raise PipelineError(_nothing_usable(folder, found, config), fix="lower min_text_length, or fix the files")
+    return found
+
+
+def documents(config: SdgConfig) -> Iterator[Document]:
+    """The usable documents, by path, read one at a time; the same in every run over the same files."""
+    folder, names = _files(config)
+    for item in _seen(config, folder, names):
+        if item.document is not None:
+            yield item.document
+
+
+def lookup(config: SdgConfig) -> Lookup:
+    """The same documents by path, in any order (a context manager)."""
+    return Lookup(local_folder(config.corpus_dir), config.text_column)
+
+
+def _files(config: SdgConfig) -> tuple[Path, list[str]]:
+    folder = local_folder(config.corpus_dir)
+    names = list_files(folder, wanted_extensions(config.file_extensions))[: config.num_files]
     if not names:
         raise PipelineError(
-            f"no file in {folder} matches file_extensions={file_extensions!r}",
+            f"no file in {folder} matches file_extensions={config.file_extensions!r}",
             fix="check corpus_dir, or set file_extensions to what your files are called",
         )
-    corpus = Corpus()
+    return folder, names
+
+
+def _seen(config: SdgConfig, folder: Path, names: list[str]) -> Iterator[_Seen]:
+    """Everything in the files, in order. Of equal texts the first counts; only their hashes are remembered."""
+    digests: dict[bytes, str] = {}
     for name in names:
-        _sort_in(corpus, folder, name, min_text_length)
-    if not corpus.documents:
-        raise PipelineError(
-            _nothing_usable(folder, corpus, min_text_length), fix="lower min_text_length, or fix the files"
-        )
-    return corpus
+        for item in read_file(folder, name, config.text_column):
+            if isinstance(item, Failure):
+                yield _Seen(item.path, None, UNREADABLE, item.reason)
+                continue
+            document = item.document
+            why, detail = _reason_against(document, config.min_text_length)
+            if not why:
+                digest = hashlib.sha256(f"{document.title}\0{document.text.strip()}".encode()).digest()[:_DIGEST]
+                first = digests.setdefault(digest, document.path)
+                if first != document.path:
+                    why, detail = DUPLICATE, f"the same text as {first}"
+            yield _Seen(document.path, None if why else document, why, detail, item.guessed)
 
 
-def _sort_in(corpus: Corpus, folder: Path, name: str, min_text_length: int) -> None:
+def _reason_against(document: Document, min_text_length: int) -> tuple[str, str]:
+    if not document.text.strip():
+        return EMPTY, "no text"
+    if len(document.text) < min_text_length:
+        return SHORT, f"{len(document.text)} characters"
+    return "", ""
+
+
+def _content(path: Path) -> str:
+    """The hash of a file, or that it cannot be read (which then is listed)."""
     try:
-        text = (folder / name).read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        corpus.undecodable.append(name)
-        return
-    except OSError as error:
-        raise PipelineError(f"cannot read {folder / name}: {error.strerror}") from error
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if "\0" in text:
-        corpus.undecodable.append(name)
-    elif not text.strip():
-        corpus.empty.append(name)
-    elif len(text) < min_text_length:
-        corpus.short.append(name)
-    else:
-        corpus.documents.append(Document(name, text))
+        return sha256_of(path) if path.is_file() else UNREADABLE
+    except OSError:
+        return UNREADABLE
 
 
-def _nothing_usable(folder: Path, corpus: Corpus, min_text_length: int) -> str:
-    if len(corpus.short) == corpus.found:
-        return f"all {corpus.found} files in {folder} are shorter than min_text_length={min_text_length} characters"
-    return (
-        f"none of the {corpus.found} files in {folder} can be used: {len(corpus.short)} shorter than "
-        f"min_text_length={min_text_length}, {len(corpus.empty)} empty, {len(corpus.undecodable)} not UTF-8 text"
-    )
+def _nothing_usable(folder: Path, found: Survey, config: SdgConfig) -> str:
+    counts = {name: item.count for name, item in found.left_out.items()}
+    if counts[SHORT] == found.found:
+        return (
+            f"all {found.found} documents in {folder} are shorter than "
+            f"min_text_length={config.min_text_length} characters"
+        )
+    said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    unreadable = found.left_out[UNREADABLE].examples
+    example = f"; {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
+    return f"none of the {found.found} documents in {folder} can be used: {said or 'the files hold none'}{example}"
 
 
-def describe(corpus: Corpus) -> list[str]:
-    """Lines on what was found."""
-    sizes = [len(document.text) for document in corpus.documents]
+def describe(found: Survey) -> list[str]:
+    """Lines on what was found and what is left out."""
+    sizes = [entry.size for entry in found.entries]
+    counts = ", ".join(f"{item.count} {name}" for name, item in found.left_out.items())
     lines = [
-        f"found {corpus.found} files: {len(sizes)} usable, {len(corpus.short)} too short, {len(corpus.empty)} empty, "
-        f"{len(corpus.undecodable)} not UTF-8 text",
+        f"found {found.found} documents in {found.files} files: {len(sizes)} usable, {counts}",
         f"characters: {sum(sizes):,} in all; {sum(sizes) // len(sizes):,} on average, "
         f"{min(sizes):,} to {max(sizes):,} a document",
     ]
-    for what, names in (("empty", corpus.empty), ("not UTF-8 text", corpus.undecodable)):
-        if names:
-            more = f" and {len(names) - LISTED_AT_MOST} more" if len(names) > LISTED_AT_MOST else ""
-            lines.append(f"{what}: {', '.join(names[:LISTED_AT_MOST])}{more}")
+    for name, item in found.left_out.items():
+        if item.count:
+            shown = [f"{path} ({why})" if name == UNREADABLE else path for path, why in item.examples[:LISTED_AT_MOST]]
+            lines.append(f"{name}: {', '.join(shown)}{_more(item.count)}")
+    if found.guessed:
+        shown = [f"{path} ({encoding})" for path, encoding in found.guessed[:LISTED_AT_MOST]]
+        lines.append(f"encoding guessed: {', '.join(shown)}{_more(found.encodings.total())}")
     return lines
 
 
-def warnings(corpus: Corpus) -> list[str]:
+def _more(count: int) -> str:
+    return f" and {count - LISTED_AT_MOST} more" if count > LISTED_AT_MOST else ""
+
+
+def warnings(found: Survey) -> list[str]:
     """What makes a good result unlikely."""
-    found = []
-    if len(corpus.documents) < FEW_DOCUMENTS:
-        found.append(f"only {len(corpus.documents)} usable documents: 50 to 100 are the least that teach a model much")
-    if len(corpus.short) * 2 > corpus.found:
-        found.append(f"{len(corpus.short)} of {corpus.found} files are too short: is this the right folder?")
-    return found
+    said = []
+    if len(found.entries) < FEW_DOCUMENTS:
+        said.append(f"only {len(found.entries)} usable documents: 50 to 100 are the least that teach a model much")
+    short = found.left_out[SHORT].count
+    if short * 2 > found.found:
+        said.append(f"{short} of {found.found} documents are too short: is this the right folder?")
+    return said

@@ -23,13 +23,16 @@ class Provider:
     """A service known by name. `url_env` may override its address."""
 
     base_url: str
-    key_env: str
+    key_env: str | None = None
     url_env: str | None = None
 
 
 PROVIDERS = {
     "nvidia": Provider("https://integrate.api.nvidia.com/v1", "NVIDIA_API_KEY", "NVIDIA_API_BASE_URL"),
     "openai": Provider("https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "openrouter": Provider("https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    "vllm": Provider("http://localhost:8000/v1"),
+    "ollama": Provider("http://localhost:11434/v1"),
 }
 
 
@@ -81,10 +84,20 @@ def endpoint(
             f"{role}_provider={provider}: not a known provider ({', '.join([*PROVIDERS, EMBEDDED])}) and no base_url",
             fix="set base_url=http://HOST:PORT/v1, or choose a known provider",
         )
+    if urlsplit(address).username is not None:
+        raise PipelineError(
+            f"base_url of {role} holds a user name: it would be written into logs",
+            fix="put the key into an environment variable and name that in api_key_env",
+        )
     if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
         raise PipelineError(f"base_url={address}: not an http(s) address", fix="write it like http://localhost:8000/v1")
     variable = api_key_env or (known.key_env if known else None)
     key = environment.get(variable, "").strip() if variable else ""
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise PipelineError(
+            f"{role}: {variable} holds something that cannot be an API key (blanks, line breaks or odd letters)",
+            fix=f"set {variable} anew; its value is not shown",
+        )
     resolved = Endpoint(role, provider, model, address.rstrip("/"), key or DUMMY_KEY, variable)
     keyless = api_key_env is None and (base_url or resolved.is_local)
     if not key and not keyless:

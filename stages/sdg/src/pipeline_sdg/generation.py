@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline.run.progress import progress
 from pipeline_sdg import artifacts as artifact_step
-from pipeline_sdg import judge as judge_step
 from pipeline_sdg import pairs as pair_step
 from pipeline_sdg import questions as question_step
 from pipeline_sdg.artifacts import Artifacts, no_artifacts
-from pipeline_sdg.chunking import Window
-from pipeline_sdg.endpoints import EMBED
+from pipeline_sdg.chunking import Window, pairs_of
 from pipeline_sdg.exchange import Exchange, Outcome, ask
-from pipeline_sdg.judge import Evaluation, unjudged
+from pipeline_sdg.judge import cited
+from pipeline_sdg.labels import Labelled, LabelPlan, label
 from pipeline_sdg.llm import Caller
 from pipeline_sdg.pairs import Pair, PairRules
-from pipeline_sdg.similarity import duplicates, word_vectors
+from pipeline_sdg.pooling import Pool
+from pipeline_sdg.similarity import duplicates, rank_of, word_vectors
+from pipeline_sdg.vectors import Embed, embedded
 
 log = logging.getLogger("pipeline")
 Item = TypeVar("Item")
@@ -36,6 +40,11 @@ class GenerationPlan:
     artifacts: bool = True
     max_artifacts_per_type: int = 2
     repair: bool = True
+    window_tokens: int | None = None
+
+    def rules_of(self, window: Window) -> PairRules:
+        """The rules with the number of pairs that this window gets."""
+        return replace(self.rules, num_pairs=pairs_of(window, self.rules.num_pairs, self.window_tokens))
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ async def _window(window: Window, plan: GenerationPlan, caller: Caller) -> Windo
         result.artifacts = outcome.good[0] if outcome.good else no_artifacts()
         result.rejections += _rejections(window, request, outcome)
     if plan.qa_format == "full":
-        request = pair_step.exchange(window, plan.rules, result.artifacts)
+        request = pair_step.exchange(window, plan.rules_of(window), result.artifacts)
         outcome = await ask(caller, request, plan.repair)
         result.pairs, result.unanswered = outcome.good, outcome.unanswered
         result.rejections += _rejections(window, request, outcome)
@@ -99,8 +108,9 @@ async def _window(window: Window, plan: GenerationPlan, caller: Caller) -> Windo
 async def _questions(result: WindowResult, plan: GenerationPlan, caller: Caller) -> None:
     """One call for each sentence, the richest first, until there are `num_pairs` questions or no sentences."""
     answered = asked = 0
-    for request in question_step.exchanges(result.window, plan.rules.num_pairs):
-        if len(result.pairs) >= plan.rules.num_pairs:
+    wanted = plan.rules_of(result.window).num_pairs
+    for request in question_step.exchanges(result.window, wanted):
+        if len(result.pairs) >= wanted:
             break
         outcome = await ask(caller, request, plan.repair)
         asked += 1
@@ -127,15 +137,18 @@ def _rejections(window: Window, request: Exchange, outcome: Outcome) -> list[Rej
 
 
 async def drop_duplicates(
-    results: list[WindowResult], threshold: float, caller: Caller, with_model: bool
+    results: list[WindowResult], threshold: float, embed: Embed | None, folder: Path
 ) -> list[tuple[WindowResult, Pair]]:
-    """All pairs of the corpus less those whose question is more alike an earlier one than `threshold`."""
+    """All pairs of the corpus but those whose question is more alike a better pair's than `threshold`.
+
+    `embed` None: alike are questions of the same words. `folder` keeps vectors while they are needed.
+    """
     everything = [(result, pair) for result in results for pair in result.pairs]
     questions = [pair["question"] for _, pair in everything]
     if not questions:
         return []
-    vectors = await caller.embed(EMBED, questions) if with_model else word_vectors(questions)
-    dropped = duplicates(vectors, threshold)
+    vectors = await embedded(questions, "query", embed, folder) if embed else word_vectors(questions)
+    dropped = duplicates(vectors, threshold, np.array([rank_of(pair) for _, pair in everything]))
     for row, kept in dropped.items():
         result, pair = everything[row]
         reason = f"asks the same as a question of {everything[kept][0].window.document}"
@@ -143,24 +156,36 @@ async def drop_duplicates(
     return [item for row, item in enumerate(everything) if row not in dropped]
 
 
-async def judge(kept: list[tuple[WindowResult, Pair]], caller: Caller, parallel: int, repair: bool) -> list[Evaluation]:
-    """One evaluation for each pair, in order. A pair that cannot be judged stays, with score null."""
-    evaluations: dict[int, Evaluation] = {}
+async def label_all(
+    kept: list[tuple[WindowResult, Pair]],
+    plan: LabelPlan,
+    caller: Caller,
+    parallel: int,
+    pool: Pool | None,
+    pooled: int,
+) -> list[Labelled]:
+    """What the models say of each pair, in order. `pooled` passages of each system of `pool` are looked at.
+
+    A pair that cannot be judged stays, with score null; one that the hop check rejects has no pair any more.
+    """
+    labelled: dict[int, Labelled] = {}
 
     async def work(number: int) -> None:
         result, pair = kept[number]
-        request = judge_step.exchange(pair, result.window.chunks)
-        outcome = await ask(caller, request, repair)
-        if outcome.good:
-            evaluations[number] = outcome.good[0]
-        else:
-            evaluations[number] = unjudged(outcome.faults[0].reason if outcome.faults else "no answer")
+        chunks = result.window.chunks
+        own = [chunk["text"] for chunk in cited(pair, chunks)]
+        found = (await pool.candidates([pair], [own], pooled))[0] if pool else ()
+        done = labelled[number] = await label(caller, pair, chunks, plan, found)
+        for request, outcome in done.asked:
             result.rejections += _rejections(result.window, request, outcome)
+        if done.pair is None:
+            where = result.window.document, result.window.index
+            result.rejections.append(Rejection(*where, "hop_check", done.idle_hops, pair))
         shown.advance()
 
     with progress("judging", len(kept), "pairs") as shown:
         await each(range(len(kept)), work, parallel)
-    return [evaluations[number] for number in range(len(kept))]
+    return [labelled[number] for number in range(len(kept))]
 
 
 async def each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]], parallel: int) -> None:

@@ -2,14 +2,24 @@
 
 The key of a call is a hash of everything that determines its answer, so a killed run, a changed document or a longer
 corpus pays only for what is new. Keys of an API are never part of it.
+
+Why SQLite with a write-ahead log: answers are found by key without being held in memory, several processes of one
+machine may write, and a process killed at any moment leaves a whole file. `synchronous=FULL`, because in WAL mode
+NORMAL syncs at checkpoints only: after a power cut the last answers, already paid for, would be gone. One commit of
+its own for each answer took 5.6 ms of the event loop and 0.2 ms of CPU here. So a thread waits for the disk, and
+answers that come within a few milliseconds share a commit: at 500 answers a second 0.14 ms of CPU for each, which
+waits 3 ms (median; 9 ms for the slowest hundredth).
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import sqlite3
+import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +27,10 @@ from typing import Any
 from pipeline.errors import PipelineError
 
 FORMAT = 1
+_BUSY_SECONDS = 60
+"""How long another process may hold the file."""
+_GATHER_SECONDS = 0.004
+"""How long a commit waits for more answers to share it."""
 _TABLE = """
 CREATE TABLE IF NOT EXISTS calls (
     key TEXT PRIMARY KEY,
@@ -41,48 +55,62 @@ class Reply:
     output_tokens: int
 
 
+Row = tuple[str, str, str, Reply]
+"""key, role, model, answer."""
+
+
 def call_key(**parts: Any) -> str:
     """sha256 over role, model, provider, messages, schema, sampling and seed."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class Journal:
     """A durable store of finished calls. Use as a context manager.
 
+    `others` are journals that are read as well (earlier runs, other shards) and never written.
+
     Raises:
-        PipelineError: the file is damaged or from a newer version.
+        PipelineError: a file is damaged or from a newer version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, others: Iterable[Path] = ()) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            # FULL, because in WAL mode NORMAL only syncs at checkpoints: after a power cut the last answers, already
-            # paid for, would be gone. One fsync costs a millisecond, an answer costs seconds and money.
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._check_format()
-            self._db.execute(_TABLE)
-        except sqlite3.DatabaseError as error:
-            raise PipelineError(
-                f"{path} is damaged: {error}", fix="move it away; the calls in it will be made again"
-            ) from error
+        # Two connections: a reader must not wait while the writer's thread waits for the disk.
+        self._writer, self._write_lock = _open(path), threading.Lock()
+        self._readers = [_open(path), *(_open(other) for other in others)]
+        self._waiting: list[tuple[list[Row], asyncio.Future[None]]] = []
+        self._flush: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._db.close()
+        for connection in (*self._readers, self._writer):
+            connection.close()
 
     def __len__(self) -> int:
-        return self._db.execute("SELECT count(*) FROM calls").fetchone()[0]
+        """Answers in all files; one that stands in two counts twice."""
+        return sum(reader.execute("SELECT count(*) FROM calls").fetchone()[0] for reader in self._readers)
 
     def get(self, key: str) -> Reply | None:
-        row = self._db.execute(
-            "SELECT answer, finish_reason, input_tokens, output_tokens FROM calls WHERE key = ?", (key,)
-        ).fetchone()
-        return Reply(*row) if row else None
+        for reader in self._readers:
+            row = reader.execute(
+                "SELECT answer, finish_reason, input_tokens, output_tokens FROM calls WHERE key = ?", (key,)
+            ).fetchone()
+            if row:
+                return Reply(*row)
+        return None
+
+    def spent(self) -> dict[str, tuple[int, int]]:
+        """Tokens (in, out) of everything that was ever paid for, by role."""
+        total: dict[str, tuple[int, int]] = {}
+        for reader in self._readers:
+            query = "SELECT role, sum(input_tokens), sum(output_tokens) FROM calls GROUP BY role"
+            for role, read, written in reader.execute(query):
+                before = total.get(role, (0, 0))
+                total[role] = before[0] + read, before[1] + written
+        return total
 
     def put(self, key: str, role: str, model: str, reply: Reply) -> None:
         """Return only when the answer is on the disk.
@@ -90,27 +118,65 @@ class Journal:
         Raises:
             PipelineError: it cannot be written (a full disk); what was written before stays.
         """
-        row = (key, role, model, reply.text, reply.finish_reason, reply.input_tokens, reply.output_tokens, time.time())
+        self._commit([(key, role, model, reply)])
+
+    def put_many(self, role: str, model: str, replies: dict[str, Reply]) -> None:
+        """All of them or none: the answers of one batched call."""
+        self._commit([(key, role, model, reply) for key, reply in replies.items()])
+
+    async def keep(self, role: str, model: str, replies: dict[str, Reply]) -> None:
+        """`put_many` for many callers at once: they share commits, and nobody else waits for the disk."""
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append(([(key, role, model, reply) for key, reply in replies.items()], done))
+        if self._flush is None:
+            self._flush = asyncio.create_task(self._write_waiting())
+        await done
+
+    async def _write_waiting(self) -> None:
         try:
-            self._db.execute("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-        except sqlite3.Error as error:
+            while self._waiting:
+                await asyncio.sleep(_GATHER_SECONDS)
+                group, self._waiting = self._waiting, []
+                error: BaseException | None = None
+                try:
+                    await asyncio.to_thread(self._commit, [row for rows, _ in group for row in rows])
+                except BaseException as failed:
+                    error = failed
+                for _, done in group:
+                    if not done.done():
+                        done.set_exception(error) if error else done.set_result(None)
+        finally:
+            self._flush = None
+
+    def _commit(self, rows: list[Row]) -> None:
+        now = time.time()
+        values = [
+            (key, role, model, reply.text, reply.finish_reason, reply.input_tokens, reply.output_tokens, now)
+            for key, role, model, reply in rows
+        ]
+        try:
+            with self._write_lock, self._writer:
+                self._writer.execute("BEGIN IMMEDIATE")
+                self._writer.executemany("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        except (sqlite3.Error, UnicodeEncodeError) as error:
             raise PipelineError(
                 f"cannot write {self.path}: {error}", fix="see the disk; then give the command again"
             ) from error
 
-    def put_many(self, role: str, model: str, replies: dict[str, Reply]) -> None:
-        """All of them or none: the answers of one batched call."""
-        self._db.execute("BEGIN")
-        try:
-            for key, reply in replies.items():
-                self.put(key, role, model, reply)
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
 
-    def _check_format(self) -> None:
-        found = self._db.execute("PRAGMA user_version").fetchone()[0]
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found > FORMAT:
-            raise PipelineError(f"{self.path} was written by a newer version", fix="update your checkout")
-        self._db.execute(f"PRAGMA user_version={FORMAT}")
+            raise PipelineError(f"{path} was written by a newer version", fix="update your checkout")
+        if found < FORMAT:
+            connection.execute(_TABLE)
+            connection.execute(f"PRAGMA user_version={FORMAT}")
+    except sqlite3.Error as error:
+        raise PipelineError(
+            f"{path} is damaged: {error}", fix="move it away; the calls in it will be made again"
+        ) from error
+    return connection

@@ -1,4 +1,8 @@
-"""Scores for one pair, from a model that sees the cited passages alone."""
+"""Scores for one pair, from a model that sees the cited passages and, set apart, what stands beside them.
+
+The rubric says what a score means; the reason is written before the score, which then follows from it (Liu et al.
+2023, https://arxiv.org/abs/2303.16634).
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,16 @@ from typing import Any
 from pipeline_sdg.chunking import Chunk
 from pipeline_sdg.endpoints import JUDGE
 from pipeline_sdg.exchange import Exchange, Fault
-from pipeline_sdg.llm import Schema
+from pipeline_sdg.forms import TEXT, object_of, one_line
 from pipeline_sdg.pairs import Pair
 from pipeline_sdg.parsing import parse_object
 from pipeline_sdg.templates import render
 
 CRITERIA = ("relevance", "accuracy", "context_support", "clarity")
 LOWEST, HIGHEST = 1, 10
+LEEWAY = 1
+"""Points that `overall` may lie above accuracy and context_support: a wrong answer is no good pair, however clear."""
+_DECISIVE = ("accuracy", "context_support")
 
 Evaluation = dict[str, Any]
 
@@ -26,26 +33,53 @@ def unjudged(reason: str) -> Evaluation:
 
 def exchange(pair: Pair, chunks: list[Chunk]) -> Exchange:
     """The request for one pair's evaluation."""
-    cited = set(pair["segment_ids"])
-    passages = "\n\n".join(f"[{chunk['chunk_id']}] {chunk['text']}" for chunk in chunks if chunk["chunk_id"] in cited)
-    prompt = render("judge", passages=passages, question=pair["question"], answer=pair["answer"])
+    beside = neighbours(pair, chunks)
+    prompt = render(
+        "judge",
+        passages=shown(cited(pair, chunks)),
+        neighbours=f"\nNEIGHBOURS (not cited)\n{shown(beside)}\n" if beside else "",
+        question=pair["question"],
+        answer=pair["answer"],
+    )
     return Exchange(JUDGE, [{"role": "user", "content": prompt}], schema(), check, wanted=1)
 
 
-def schema() -> Schema:
+def cited(pair: Pair, chunks: list[Chunk]) -> list[Chunk]:
+    """The chunks a pair names, in their order."""
+    wanted = set(pair["segment_ids"])
+    return [chunk for chunk in chunks if chunk["chunk_id"] in wanted]
+
+
+def neighbours(pair: Pair, chunks: list[Chunk]) -> list[Chunk]:
+    """The chunks right before and after the cited ones, of the same document, that are not cited themselves."""
+    wanted = set(pair["segment_ids"])
+    found = []
+    for chunk in (chunk for chunk in chunks if chunk["chunk_id"] not in wanted):
+        near = {chunk["chunk_id"] - 1, chunk["chunk_id"] + 1} & wanted
+        same = (other for other in chunks if other["chunk_id"] in near and other.get("doc_id") == chunk.get("doc_id"))
+        if any(same):
+            found.append(chunk)
+    return found
+
+
+def shown(chunks: list[Chunk]) -> str:
+    """Chunks as a prompt shows them: the number, then the text."""
+    return "\n\n".join(f"[{chunk['chunk_id']}] {chunk['text']}" for chunk in chunks)
+
+
+def schema() -> dict[str, Any]:
     score = {"type": "integer", "minimum": LOWEST, "maximum": HIGHEST}
-    criterion = _object({"score": score, "justification": {"type": "string"}})
-    overall = _object(
-        {
-            "score": {"type": "number", "minimum": LOWEST, "maximum": HIGHEST},
-            "assessment": {"type": "string"},
-        }
-    )
-    return _object({**dict.fromkeys(CRITERIA, criterion), "overall": overall, "improvements": {"type": "string"}})
+    criterion = object_of({"justification": TEXT, "score": score})
+    overall = object_of({"assessment": TEXT, "score": {**score, "type": "number"}})
+    return object_of({**dict.fromkeys(CRITERIA, criterion), "overall": overall, "improvements": TEXT})
 
 
 def check(reply: str) -> tuple[list[Evaluation], list[Fault]]:
-    """The evaluation as a list of one, or what is wrong with it."""
+    """The evaluation as a list of one, or what is wrong with it.
+
+    A score that is missing or out of range is a fault, never guessed. `overall` is held to LEEWAY points above the
+    lower one of accuracy and context_support: prep filters by it alone.
+    """
     value = parse_object(reply)
     if value is None:
         return [], [Fault("the answer is not one whole JSON object")]
@@ -53,27 +87,24 @@ def check(reply: str) -> tuple[list[Evaluation], list[Fault]]:
     evaluation: Evaluation = {}
     for name in (*CRITERIA, "overall"):
         part = value.get(name)
-        score = _score(part.get("score") if isinstance(part, dict) else part)
-        if score is None or (name != "overall" and score != int(score)):
+        part = part if isinstance(part, dict) else {"score": part}
+        score = _score(part.get("score"), whole=name != "overall")
+        if score is None:
             faults.append(Fault(f"{name}.score must be a number from {LOWEST} to {HIGHEST}"))
             continue
         words = "assessment" if name == "overall" else "justification"
-        said = str(part.get(words) or "") if isinstance(part, dict) else ""
-        evaluation[name] = {"score": float(score) if name == "overall" else int(score), words: said}
-    evaluation["improvements"] = str(value.get("improvements") or "")
-    return ([], faults) if faults else ([evaluation], [])
+        evaluation[name] = {"score": score, words: one_line(part.get(words))}
+    if faults:
+        return [], faults
+    highest = float(min(evaluation[name]["score"] for name in _DECISIVE) + LEEWAY)
+    evaluation["overall"]["score"] = min(evaluation["overall"]["score"], highest)
+    evaluation["improvements"] = one_line(value.get("improvements"))
+    return [evaluation], []
 
 
-def _score(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+def _score(value: Any, whole: bool) -> float | int | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not LOWEST <= value <= HIGHEST:
         return None
-    return value if LOWEST <= value <= HIGHEST else None
-
-
-def _object(properties: dict[str, Any]) -> Schema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    if whole:
+        return int(value) if value == int(value) else None
+    return float(value)

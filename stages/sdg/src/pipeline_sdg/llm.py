@@ -1,41 +1,37 @@
-"""Calls to OpenAI-compatible endpoints: journaled, counted, with clear ends for endpoints that fail."""
+"""Calls to OpenAI-compatible endpoints: journaled, counted, paced, with clear ends for endpoints that fail."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import numpy as np
-import openai
 
 from pipeline.errors import PipelineError
-from pipeline_sdg.endpoints import Endpoint
+from pipeline_sdg.calls.batch import BatchApi
+from pipeline_sdg.calls.channel import Channel
+from pipeline_sdg.calls.chat import ChatModel
+from pipeline_sdg.calls.errors import CallFailed, NotAccepted
+from pipeline_sdg.calls.formats import SCHEMA, Message, Schema, with_format
+from pipeline_sdg.calls.redaction import Redactor
+from pipeline_sdg.calls.replies import vector_replies
+from pipeline_sdg.calls.usage import Budget, Prices, RoleUsage, estimated_tokens
+from pipeline_sdg.endpoints import EMBEDDED, Endpoint
 from pipeline_sdg.journal import Journal, Reply, call_key
+
+__all__ = ["EMBED_BATCH", "CallFailed", "CallOptions", "Caller", "Message", "RoleUsage", "Sampling", "Schema"]
 
 log = logging.getLogger("pipeline")
 
-FAILURES_IN_A_ROW = 10
-"""After so many failed calls without one success the endpoint is taken for broken."""
 EMBED_BATCH = 64
-_CONTINUE = "mend that and give the same command again: finished calls are in the journal and are not repeated"
-
-Message = dict[str, str]
-Schema = dict[str, Any]
-
-
-class CallFailed(Exception):
-    """One call got no answer although the client tried again; others may succeed."""
-
-
-class _NotAccepted(Exception):
-    """HTTP 400 or 422: the endpoint does not take this request."""
 
 
 @dataclass(frozen=True)
@@ -49,245 +45,196 @@ class Sampling:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-@dataclass
-class RoleUsage:
-    """Calls and tokens of one role. `reused` came from the journal and cost nothing in this run."""
+@dataclass(frozen=True)
+class CallOptions:
+    """How calls are made; nothing here changes an answer but `redact`.
 
-    provider: str
-    model: str
-    calls_made: int = 0
-    calls_reused: int = 0
-    calls_failed: int = 0
-    repair_turns: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    reused_input_tokens: int = 0
-    reused_output_tokens: int = 0
+    `parallel` calls at once for each provider; `batch_folder` set: chat calls go through the batch API, whose state
+    is kept there.
+    """
 
-    def count(self, reply: Reply, reused: bool) -> None:
-        if reused:
-            self.calls_reused += 1
-            self.reused_input_tokens += reply.input_tokens
-            self.reused_output_tokens += reply.output_tokens
-        else:
-            self.calls_made += 1
-            self.input_tokens += reply.input_tokens
-            self.output_tokens += reply.output_tokens
-
-
-@dataclass
-class _State:
-    """What was learned of a role's endpoint."""
-
-    client: openai.AsyncOpenAI
-    usage: RoleUsage
-    schema_in_prompt: bool = False
-    proven: bool = False
-    first_call: asyncio.Lock = field(default_factory=asyncio.Lock)
+    parallel: int = 4
+    requests_per_minute: int | None = None
+    max_tokens_total: int | None = None
+    max_cost: float | None = None
+    prices: Mapping[str, Any] = field(default_factory=dict)
+    redact: tuple[str, ...] = ()
+    batch_folder: Path | None = None
 
 
 class Caller:
     """Makes the calls of all roles. Use as an async context manager.
 
-    `max_retries` and `timeout` (seconds) are the client's: it waits longer before each repeat and honours Retry-After.
+    `timeout`: seconds for one try, from the name lookup to the last byte; `max_retries`: repeats of a failed try.
+
+    Raises:
+        PipelineError: prices, budget or redact patterns are not valid.
     """
 
     def __init__(
-        self, endpoints: Iterable[Endpoint], journal: Journal, sampling: Sampling, timeout: float, max_retries: int
+        self,
+        endpoints: Iterable[Endpoint],
+        journal: Journal,
+        sampling: Sampling,
+        timeout: float,
+        max_retries: int,
+        options: CallOptions | None = None,
     ) -> None:
-        self._journal, self._sampling = journal, sampling
+        options = options or CallOptions()
+        self._journal, self._sampling = journal, sampling.body()
         self._endpoints = {item.role: item for item in endpoints}
-        self._states = {
-            item.role: _State(_client(item, timeout, max_retries), RoleUsage(item.provider, item.model))
-            for item in self._endpoints.values()
-        }
-        self._failed_in_a_row = 0
+        self.usage = {role: RoleUsage(item.provider, item.model) for role, item in self._endpoints.items()}
+        self._prices = Prices(options.prices, self.usage)
+        self.budget = Budget(self._prices, journal.spent(), self.usage, options.max_tokens_total, options.max_cost)
+        self._redactor = Redactor(options.redact) if options.redact else None
+        self._channels: dict[tuple[str, str], Channel] = {}
+        self._models: dict[tuple[str, str], ChatModel] = {}
+        for item in self._endpoints.values():
+            if (item.base_url, item.key) not in self._channels:
+                self._channels[item.base_url, item.key] = Channel(
+                    item, timeout, max_retries, options.parallel, options.requests_per_minute
+                )
+            self._models.setdefault((item.base_url, item.model), ChatModel(self._channel(item)))
+        self._batch = BatchApi(options.batch_folder, journal) if options.batch_folder else None
         self._under_way: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def __aenter__(self) -> Caller:
+        if self._batch:
+            await self._batch.resume(self._endpoints)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*(state.client.close() for state in self._states.values()))
-
-    @property
-    def usage(self) -> dict[str, RoleUsage]:
-        return {role: state.usage for role, state in self._states.items()}
+        for channel in self._channels.values():
+            channel.close()
+        if self._batch:
+            await self._batch.close()
 
     async def chat(self, role: str, messages: list[Message], schema: Schema, max_tokens: int | None = None) -> Reply:
         """One answer that should follow `schema`; from the journal if it was given before.
 
         Raises:
-            CallFailed: no answer after the client's retries.
+            CallFailed: no answer after all tries.
+            BudgetReached: it could cost more than is left.
             PipelineError: the endpoint as a whole does not work.
         """
-        endpoint, state = self._endpoints[role], self._states[role]
-        sampling = self._sampling.body() | ({"max_tokens": max_tokens} if max_tokens else {})
+        endpoint, usage = self._endpoints[role], self.usage[role]
+        sampling = self._sampling | ({"max_tokens": max_tokens} if max_tokens else {})
+        messages, redacted = self._redacted(endpoint, messages)
         key = call_key(
             role=role, model=endpoint.model, endpoint=endpoint.identity, messages=messages, schema=schema, **sampling
         )
         async with self._under_way.setdefault(key, asyncio.Lock()):  # the same document twice is asked about once
             known = self._journal.get(key)
             if known:
-                state.usage.count(known, reused=True)
+                usage.count(known, reused=True)
                 return known
             body = {"model": endpoint.model, "messages": messages, **sampling}
-            try:
-                reply = await self._chat(endpoint, state, body, schema)
-            except CallFailed as error:
-                self._note_failure(endpoint, state, error)
-                raise
-            self._failed_in_a_row = 0
-            self._journal.put(key, role, endpoint.model, reply)
-            state.usage.count(reply, reused=False)
+            reply = await self._paid(endpoint, key, body, schema)
+            usage.redacted += redacted
+            usage.count(reply, reused=False)
             return reply
 
-    async def embed(self, role: str, texts: list[str]) -> np.ndarray:
-        """Vectors (len(texts), dimension) float32; only texts the journal does not know are sent."""
-        endpoint, state = self._endpoints[role], self._states[role]
-        keys = [call_key(role=role, model=endpoint.model, endpoint=endpoint.identity, text=text) for text in texts]
+    async def embed(self, role: str, texts: list[str], kind: Literal["query", "passage"] = "query") -> np.ndarray:
+        """Vectors (len(texts), dimension) float32; only texts the journal does not know are sent.
+
+        `kind` matters to models that tell questions from passages (input_type).
+
+        Raises:
+            BudgetReached: they could cost more than is left.
+            PipelineError: the endpoint gives no vectors, or some of another length.
+        """
+        endpoint, usage = self._endpoints[role], self.usage[role]
+        messages, redacted = self._redacted(endpoint, [{"content": text} for text in texts])
+        texts = [message["content"] for message in messages]
+        # The key of a question is as it was before there were kinds: what was paid for stays known.
+        of = {} if kind == "query" else {"kind": kind}
+        keys = [
+            call_key(role=role, model=endpoint.model, endpoint=endpoint.identity, text=text, **of) for text in texts
+        ]
         found = {key: reply for key in keys if (reply := self._journal.get(key))}
-        state.usage.calls_reused += math.ceil(len(found) / EMBED_BATCH)
-        state.usage.reused_input_tokens += sum(reply.input_tokens for reply in found.values())
+        usage.calls_reused += math.ceil(len(found) / EMBED_BATCH)
+        usage.reused_input_tokens += sum(reply.input_tokens for reply in found.values())
         missing = [(key, text) for key, text in dict(zip(keys, texts, strict=True)).items() if key not in found]
-        for first in range(0, len(missing), EMBED_BATCH):
-            batch = dict(missing[first : first + EMBED_BATCH])
-            try:
-                replies = await self._embed(endpoint, state, batch)
-            except (CallFailed, _NotAccepted) as error:
-                raise PipelineError(
-                    f"{role} at {endpoint.base_url}: {error}", fix="give the command again, or set embed_model=null"
-                ) from error
-            self._journal.put_many(role, endpoint.model, replies)
-            found |= replies
-        return np.stack([_unpack(found[key].text) for key in keys])
+        if missing:
+            usage.redacted += redacted
+        batches = [dict(missing[first : first + EMBED_BATCH]) for first in range(0, len(missing), EMBED_BATCH)]
+        results = await asyncio.gather(
+            *(self._embed(endpoint, batch, kind) for batch in batches), return_exceptions=True
+        )
+        for result in results:  # those that came are paid for and kept before the first error is raised
+            if isinstance(result, BaseException):
+                raise result
+            found |= result
+        vectors = [np.frombuffer(base64.b64decode(found[key].text), dtype="<f4") for key in keys]
+        if len({len(vector) for vector in vectors}) > 1:
+            raise PipelineError(
+                f"{role} at {endpoint.base_url}: vectors of different lengths", fix="is it one model? see embed_model"
+            )
+        return np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)
 
-    async def _chat(self, endpoint: Endpoint, state: _State, body: dict[str, Any], schema: Schema) -> Reply:
-        if not state.proven:
-            async with state.first_call:  # one call finds out what the endpoint takes, the others wait for it
-                if not state.proven:
-                    return await self._first_chat(endpoint, state, body, schema)
-        try:
-            return await self._send(endpoint, state, body, schema)
-        except _NotAccepted as error:
-            raise CallFailed(str(error)) from error
+    def _redacted(self, endpoint: Endpoint, messages: list[Message]) -> tuple[list[Message], int]:
+        """The messages as they may leave this machine, and how many places were taken out."""
+        if not self._redactor or endpoint.is_local:
+            return messages, 0
+        cleaned, total = [], 0
+        for message in messages:
+            text, found = self._redactor(message["content"])
+            cleaned.append({**message, "content": text})
+            total += found
+        return cleaned, total
 
-    async def _first_chat(self, endpoint: Endpoint, state: _State, body: dict[str, Any], schema: Schema) -> Reply:
+    def _channel(self, endpoint: Endpoint) -> Channel:
+        return self._channels[endpoint.base_url, endpoint.key]
+
+    async def _paid(self, endpoint: Endpoint, key: str, body: dict[str, Any], schema: Schema) -> Reply:
+        """A call within the budget; its answer is on the disk when this returns."""
+        role, usage = endpoint.role, self.usage[endpoint.role]
+        batch = self._batch if endpoint.provider != EMBEDDED else None
+        prompt = estimated_tokens(sum(len(message["content"]) for message in body["messages"]))
+        reserved = self.budget.reserve(role, prompt, body.get("max_tokens"))
+        used = (0, 0)
         try:
-            reply = await self._send(endpoint, state, body, schema)
-        except _NotAccepted as refused:
-            state.schema_in_prompt = True
-            try:
-                reply = await self._send(endpoint, state, body, schema)
-            except _NotAccepted as error:
-                state.schema_in_prompt = False
-                raise CallFailed(str(error)) from error
-            log.info(f"{endpoint.role}: no response_format at {endpoint.base_url} ({refused}): schema in the prompt")
-        state.proven = True
+            if batch:
+                reply = await batch.chat(endpoint, key, with_format(body, SCHEMA, endpoint, schema))
+            else:
+                reply = await self._models[endpoint.base_url, endpoint.model].ask(endpoint, body, schema, usage)
+            used = reply.input_tokens, reply.output_tokens
+            await self._journal.keep(role, endpoint.model, {key: reply})
+        except CallFailed as error:
+            usage.calls_failed += 1
+            log.warning(f"{role}: a call failed: {error}")
+            if not batch:
+                self._channel(endpoint).failed(endpoint, error)
+            raise
+        finally:
+            self._settle(role, reserved, used)
         return reply
 
-    async def _send(self, endpoint: Endpoint, state: _State, body: dict[str, Any], schema: Schema) -> Reply:
-        if state.schema_in_prompt:
-            body = {**body, "messages": _with_schema(body["messages"], schema)}
-        else:
-            strict = strict_schema(schema) if endpoint.provider == "openai" else schema
-            response_format = {"name": endpoint.role, "schema": strict, "strict": True}
-            body = {**body, "response_format": {"type": "json_schema", "json_schema": response_format}}
-        answer = await self._guarded(endpoint, state.client.chat.completions.create(**body))
-        try:
-            choice = answer.choices[0]
-            text = choice.message.content or ""
-        except (AttributeError, IndexError, TypeError) as error:
-            raise CallFailed(f"{endpoint.base_url} answered something that is no chat completion") from error
-        used = answer.usage
-        return Reply(
-            text, choice.finish_reason, (used and used.prompt_tokens) or 0, (used and used.completion_tokens) or 0
-        )
+    def _settle(self, role: str, reserved: tuple[int, int], used: tuple[int, int]) -> None:
+        self.budget.settle(role, reserved, used)
+        cost = self._prices.cost(role, *used)
+        if cost is not None:
+            self.usage[role].cost = (self.usage[role].cost or 0.0) + cost
 
-    async def _embed(self, endpoint: Endpoint, state: _State, batch: dict[str, str]) -> dict[str, Reply]:
-        extra = {"input_type": "query", "truncate": "NONE"} if endpoint.provider == "nvidia" else None
-        request = state.client.embeddings.create(
-            model=endpoint.model, input=list(batch.values()), encoding_format="float", extra_body=extra
-        )
-        answer = await self._guarded(endpoint, request)
-        rows = sorted(answer.data or [], key=lambda item: item.index)
-        if len(rows) != len(batch):
-            raise CallFailed(f"{len(batch)} texts gave {len(rows)} vectors")
-        tokens = (answer.usage and answer.usage.prompt_tokens) or 0
-        replies = {}
-        for number, (key, row) in enumerate(zip(batch, rows, strict=True)):
-            vector = np.asarray(row.embedding, dtype="<f4")
-            packed = base64.b64encode(vector.tobytes()).decode()
-            replies[key] = Reply(packed, None, tokens if number == 0 else 0, 0)  # one bill for the batch
-        state.usage.calls_made += 1
-        state.usage.input_tokens += tokens
+    async def _embed(self, endpoint: Endpoint, batch: dict[str, str], kind: str) -> dict[str, Reply]:
+        """The vectors of one request, kept on disk."""
+        role, usage = endpoint.role, self.usage[endpoint.role]
+        reserved = self.budget.reserve(role, estimated_tokens(sum(map(len, batch.values()))), 0)
+        used = (0, 0)
+        extra = {"input_type": kind, "truncate": "NONE"} if endpoint.provider == "nvidia" else {}
+        body = {"model": endpoint.model, "input": list(batch.values()), "encoding_format": "float", **extra}
+        try:
+            parse = partial(vector_replies, list(batch))
+            replies = await self._channel(endpoint).post(endpoint, "/embeddings", body, usage, parse)
+            used = sum(reply.input_tokens for reply in replies.values()), 0
+            await self._journal.keep(role, endpoint.model, replies)
+        except (CallFailed, NotAccepted) as error:
+            usage.calls_failed += 1
+            raise PipelineError(
+                f"{role} at {endpoint.base_url}: {error}", fix="give the command again, or set embed_model=null"
+            ) from error
+        finally:
+            self._settle(role, reserved, used)
+        usage.calls_made += 1
+        usage.input_tokens += used[0]
         return replies
-
-    async def _guarded(self, endpoint: Endpoint, request: Any) -> Any:
-        """Await a request; errors of the endpoint as a whole stop the stage, others fail this call alone."""
-        where, about = endpoint.base_url, f"{endpoint.role}_model={endpoint.model}"
-        try:
-            return await request
-        except openai.APITimeoutError as error:
-            raise CallFailed("no answer within the timeout") from error
-        except openai.APIConnectionError as error:
-            cause = str(error.__cause__ or error)
-            raise PipelineError(f"cannot reach {where} ({cause})", fix=f"is it running? {_CONTINUE}") from error
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            named = f" from {endpoint.key_env}" if endpoint.key_env else ""
-            raise PipelineError(
-                f"{where} refused the API key{named} (HTTP {error.status_code}) for {about}",
-                fix=f"check that the key is valid and may use this model; {_CONTINUE}",
-            ) from error
-        except openai.NotFoundError as error:
-            raise PipelineError(
-                f"{where} has no such model or path (HTTP 404): {about}",
-                fix=f"see {where}/models for names; {_CONTINUE}",
-            ) from error
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            raise _NotAccepted(f"HTTP {error.status_code}: {_short(error)}") from error
-        except openai.APIStatusError as error:
-            raise CallFailed(f"HTTP {error.status_code}: {_short(error)}") from error
-        except (openai.OpenAIError, ValueError) as error:
-            raise CallFailed(f"answer is not valid: {_short(error)}") from error
-
-    def _note_failure(self, endpoint: Endpoint, state: _State, error: CallFailed) -> None:
-        state.usage.calls_failed += 1
-        self._failed_in_a_row += 1
-        log.warning(f"{endpoint.role}: a call failed: {error}")
-        if self._failed_in_a_row >= FAILURES_IN_A_ROW:
-            raise PipelineError(
-                f"{endpoint.base_url}: {FAILURES_IN_A_ROW} calls in a row failed, the last with: {error}", fix=_CONTINUE
-            ) from error
-
-
-def strict_schema(schema: Schema) -> Schema:
-    """Without the keywords that OpenAI's strict mode refuses; we check what they said anyway."""
-    refused = {"minLength", "maxLength", "pattern"}
-    return {
-        name: strict_schema(value) if isinstance(value, dict) else value
-        for name, value in schema.items()
-        if name not in refused
-    }
-
-
-def _with_schema(messages: list[Message], schema: Schema) -> list[Message]:
-    told = "\n\nAnswer with JSON alone, in one ```json block, that follows this JSON Schema:\n"
-    last = messages[-1]
-    return [*messages[:-1], {**last, "content": last["content"] + told + json.dumps(schema)}]
-
-
-def _client(endpoint: Endpoint, timeout: float, max_retries: int) -> openai.AsyncOpenAI:
-    # A proxy from the environment must not stand between us and our own machine.
-    http = openai.DefaultAsyncHttpxClient(trust_env=not endpoint.is_local)
-    return openai.AsyncOpenAI(
-        api_key=endpoint.key, base_url=endpoint.base_url, timeout=timeout, max_retries=max_retries, http_client=http
-    )
-
-
-def _unpack(text: str) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(text), dtype="<f4")
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

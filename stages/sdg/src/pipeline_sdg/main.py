@@ -6,19 +6,28 @@ import asyncio
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from pipeline.run.stage import StageResult, StageRun, run_stage
 from pipeline.schemas.sdg import SdgConfig
 from pipeline_sdg import documents, output
-from pipeline_sdg.chunking import Passage, Window, chunk_document, spread, windows_of
-from pipeline_sdg.documents import Corpus, read_corpus
+from pipeline_sdg.chunking import Passage, Window, chunk_document, spread, title_of, windows_of
+from pipeline_sdg.documents import Document, Survey
 from pipeline_sdg.endpoints import ARTIFACTS, EMBED, JUDGE, QA, Endpoint
-from pipeline_sdg.generation import GenerationPlan, WindowResult, drop_duplicates, generate, judge
+from pipeline_sdg.generation import GenerationPlan, WindowResult, drop_duplicates, generate, label_all
 from pipeline_sdg.journal import Journal
-from pipeline_sdg.judge import Evaluation, unjudged
-from pipeline_sdg.llm import EMBED_BATCH, Caller, RoleUsage, Sampling
+from pipeline_sdg.journals import open_journal
+from pipeline_sdg.judge import Evaluation
+from pipeline_sdg.labels import LabelPlan
+from pipeline_sdg.llm import EMBED_BATCH, Caller, CallOptions, RoleUsage, Sampling
+from pipeline_sdg.local_encoder import LOCAL, LocalEncoder
 from pipeline_sdg.pairs import Pair, PairRules
+from pipeline_sdg.pooling import Pool
 from pipeline_sdg.roles import check_may_leave, endpoints_of, served
+from pipeline_sdg.vectors import Embed
+
+_WRITING_AT_ONCE, _BATCHED_AT_ONCE = 16, 4096
 
 
 @dataclass
@@ -26,23 +35,22 @@ class Generated:
     """Everything the models gave, before it is sorted into records."""
 
     results: list[WindowResult]
-    kept: list[tuple[WindowResult, Pair]]
-    evaluations: list[Evaluation]
+    kept: list[tuple[WindowResult, Pair, Evaluation]]
     usage: dict[str, RoleUsage]
     seconds: float
 
 
 def main(config: SdgConfig, run: StageRun) -> StageResult:
     """Read `config.corpus_dir`, ask the models about it, and write records that `prep` understands."""
-    corpus = read_corpus(config.corpus_dir, config.file_extensions, config.num_files, config.min_text_length)
-    passages = {
-        document.path: chunk_document(document, config.chunking, config.sentences_per_chunk, config.language)
-        for document in corpus.documents
-    }
+    corpus = documents.survey(config)
+    texts = list(documents.documents(config))
+    passages = {document.path: chunk_document(document, config) for document in texts}
     every = [
         window
-        for document in corpus.documents
-        for window in windows_of(document, passages[document.path], config.window_chunks)
+        for document in texts
+        for window in windows_of(
+            document.path, title_of(document), passages[document.path], config.window_chunks, config.window_tokens
+        )
     ]
     windows = spread(every, config.max_windows)
     if len(windows) < len(every):
@@ -53,18 +61,24 @@ def main(config: SdgConfig, run: StageRun) -> StageResult:
 
     parallel = config.max_parallel_requests_for_gen
     with (
-        Journal(run.folder / "journal.sqlite") as journal,
+        open_journal(run.folder, resume=config.resume) as journal,
         served(endpoints, parallel, config.embedded_threads) as addressed,
     ):
-        made = asyncio.run(_generate(config, windows, addressed, journal))
+        made = asyncio.run(_generate(config, windows, passages, addressed, journal, run.folder))
 
-    return _write(run, config, corpus, passages, made)
+    return _write(run, config, texts, passages, made)
 
 
-async def _generate(config: SdgConfig, windows: list[Window], endpoints: list[Endpoint], journal: Journal) -> Generated:
+async def _generate(
+    config: SdgConfig,
+    windows: list[Window],
+    passages: dict[str, list[Passage]],
+    endpoints: list[Endpoint],
+    journal: Journal,
+    folder: Path,
+) -> Generated:
     """Ask for pairs, drop duplicates, judge what is left: in this order, so that no duplicate is judged."""
     started = time.monotonic()
-    parallel = config.max_parallel_requests_for_gen
     rules = PairRules(
         num_pairs=config.num_pairs,
         query_counts=config.query_counts,
@@ -75,20 +89,62 @@ async def _generate(config: SdgConfig, windows: list[Window], endpoints: list[En
         num_sections=config.num_sections,
     )
     roles = {item.role for item in endpoints}
-    plan = GenerationPlan(rules, config.qa_format, ARTIFACTS in roles, config.max_artifacts_per_type, config.repair)
+    plan = GenerationPlan(
+        rules, config.qa_format, ARTIFACTS in roles, config.max_artifacts_per_type, config.repair, config.window_tokens
+    )
+    labels = LabelPlan(config.quality_judge, config.check_answers, config.hop_check, config.repair)
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens, config.seed)
-    async with Caller(endpoints, journal, sampling, config.timeout, config.max_retries) as caller:
-        results = await generate(windows, plan, caller, parallel)
-        kept = await drop_duplicates(results, config.similarity_threshold, caller, with_model=EMBED in roles)
-        if JUDGE in roles:
-            evaluations = await judge(kept, caller, parallel, config.repair)
-        else:
-            evaluations = [unjudged("quality_judge=none") for _ in kept]
-    return Generated(results, kept, evaluations, caller.usage, time.monotonic() - started)
+    workers = _workers(config)
+    async with Caller(
+        endpoints, journal, sampling, config.timeout, config.max_retries, _call_options(config, folder)
+    ) as caller:
+        results = await generate(windows, plan, caller, workers)
+        embed = _embedder(config, caller, roles)
+        kept = await drop_duplicates(results, config.similarity_threshold, embed, folder)
+        pool = None
+        if config.pooled_judging:
+            every = ((item.chunk.get("title", ""), item.chunk["text"]) for found in passages.values() for item in found)
+            pool = await Pool.build(every, folder, embed)
+        labelled = await label_all(kept, labels, caller, workers, pool, config.pooled_judging)
+    pairs = [
+        (result, done.pair, done.evaluation)
+        for (result, _), done in zip(kept, labelled, strict=True)
+        if done.pair is not None
+    ]
+    return Generated(results, pairs, caller.usage, time.monotonic() - started)
+
+
+def _call_options(config: SdgConfig, folder: Path) -> CallOptions:
+    return CallOptions(
+        parallel=config.max_parallel_requests_for_gen,
+        requests_per_minute=config.requests_per_minute,
+        max_tokens_total=config.max_tokens_total,
+        max_cost=config.max_cost,
+        prices=config.prices,
+        redact=tuple(config.redact),
+        batch_folder=folder / "batches" if config.batch_api else None,
+    )
+
+
+def _workers(config: SdgConfig) -> int:
+    """More than there are calls at once: while an answer is written to the disk the next call is under way already.
+
+    A batch of the batch API is what waits at the same time.
+    """
+    return _BATCHED_AT_ONCE if config.batch_api else config.max_parallel_requests_for_gen + _WRITING_AT_ONCE
+
+
+def _embedder(config: SdgConfig, caller: Caller, roles: set[str]) -> Embed | None:
+    """What makes vectors of questions and passages; None compares their words."""
+    if EMBED in roles:
+        return partial(caller.embed, EMBED)
+    if config.embed_provider == LOCAL and config.embed_model:
+        return LocalEncoder(config.embed_model).embed
+    return None
 
 
 def _announce(
-    run: StageRun, config: SdgConfig, corpus: Corpus, windows: list[Window], endpoints: list[Endpoint]
+    run: StageRun, config: SdgConfig, corpus: Survey, windows: list[Window], endpoints: list[Endpoint]
 ) -> None:
     """Say what was found and what the run will ask for, before the first call."""
     for line in documents.describe(corpus):
@@ -101,21 +157,23 @@ def _announce(
     calls = {ARTIFACTS: len(windows), QA: len(windows), EMBED: math.ceil(pairs / EMBED_BATCH), JUDGE: pairs}
     if config.qa_format == "questions":
         calls[QA] = pairs
-    run.log.info(f"plan: {len(corpus.documents)} documents, {len(windows)} windows, about {pairs} pairs")
+    asked = (config.quality_judge == "llm", config.check_answers, config.hop_check != "off", config.pooled_judging > 0)
+    calls[JUDGE] = pairs * sum(asked)
+    run.log.info(f"plan: {len(corpus.entries)} documents, {len(windows)} windows, about {pairs} pairs")
     for item in endpoints:
         where = item.base_url or "this machine"
         run.log.info(f"plan: {item.role}: about {calls[item.role]} calls to {item.model} at {where}")
 
 
 def _write(
-    run: StageRun, config: SdgConfig, corpus: Corpus, passages: dict[str, list[Passage]], made: Generated
+    run: StageRun, config: SdgConfig, texts: list[Document], passages: dict[str, list[Passage]], made: Generated
 ) -> StageResult:
     """Sort the pairs into one record per document and write the stage's files."""
-    results: dict[str, list[WindowResult]] = {document.path: [] for document in corpus.documents}
-    kept: dict[str, list[tuple[Pair, Evaluation]]] = {document.path: [] for document in corpus.documents}
+    results: dict[str, list[WindowResult]] = {document.path: [] for document in texts}
+    kept: dict[str, list[tuple[Pair, Evaluation]]] = {document.path: [] for document in texts}
     for result in made.results:
         results[result.window.document].append(result)
-    for (result, pair), evaluation in zip(made.kept, made.evaluations, strict=True):
+    for result, pair, evaluation in made.kept:
         kept[result.window.document].append((pair, evaluation))
     records = [
         output.build_record(
@@ -125,7 +183,7 @@ def _write(
             kept[document.path],
             config.num_sections,
         )
-        for document in corpus.documents
+        for document in texts
     ]
     rejections = [item for result in made.results for item in result.rejections]
     outputs = output.write_records(run.folder, records, config.batch_size)

@@ -12,7 +12,7 @@ from typing import Literal
 from pipeline.assets import weights_file
 from pipeline.errors import PipelineError
 from pipeline.schemas.sdg import SdgConfig
-from pipeline_sdg.documents import Corpus
+from pipeline_sdg.documents import Survey
 from pipeline_sdg.embedded import embedded_server
 from pipeline_sdg.endpoints import (
     ARTIFACTS,
@@ -20,11 +20,13 @@ from pipeline_sdg.endpoints import (
     EMBEDDED,
     EMBEDDED_MODEL,
     JUDGE,
+    PROVIDERS,
     QA,
     Endpoint,
     endpoint,
     remote_hosts,
 )
+from pipeline_sdg.local_encoder import LOCAL
 
 log = logging.getLogger("pipeline")
 
@@ -32,27 +34,35 @@ log = logging.getLogger("pipeline")
 def endpoints_of(config: SdgConfig, command_line: Collection[str]) -> list[Endpoint]:
     """The endpoint of every role this run uses.
 
-    `provider` sets all roles, less those whose own provider was given on the command line.
+    `provider` and `base_url` set all roles, less those whose own provider was given on the command line beside
+    `provider`: such a role goes to that service's own address, with that service's key.
     """
     needed = {
         ARTIFACTS: config.artifacts and config.qa_format == "full",
         QA: True,
         EMBED: config.embed_model is not None,
-        JUDGE: config.quality_judge == "llm",
+        JUDGE: config.quality_judge == "llm"
+        or config.check_answers
+        or config.hop_check != "off"
+        or config.pooled_judging > 0,
     }
     found = []
     for role in (role for role, wanted in needed.items() if wanted):
-        own = f"{role}_provider"
-        provider = getattr(config, own) if own in command_line or not config.provider else config.provider
+        named = f"{role}_provider" in command_line
+        own = getattr(config, f"{role}_provider")
+        provider = own if named or not config.provider else config.provider
+        if role == EMBED and provider == LOCAL:
+            continue
         if role == EMBED and provider == EMBEDDED:
             log.info("the embedded LLM makes no embeddings: duplicates are found by their words")
             continue
-        model = getattr(config, f"{role}_model")
-        found.append(endpoint(role, provider, model, config.base_url, config.api_key_env))
+        elsewhere = named and bool(config.provider) and own != config.provider and own in PROVIDERS
+        address, key = (None, None) if elsewhere else (config.base_url, config.api_key_env)
+        found.append(endpoint(role, provider, getattr(config, f"{role}_model"), address, key))
     return found
 
 
-def check_may_leave(endpoints: list[Endpoint], corpus: Corpus, allow_remote: Literal["ask", "yes", "no"]) -> None:
+def check_may_leave(endpoints: list[Endpoint], corpus: Survey, allow_remote: Literal["ask", "yes", "no"]) -> None:
     """Say what will leave this machine, and stop unless that is allowed.
 
     Raises:
@@ -61,7 +71,7 @@ def check_may_leave(endpoints: list[Endpoint], corpus: Corpus, allow_remote: Lit
     hosts = remote_hosts(endpoints)
     if not hosts:
         return
-    what = f"{len(corpus.documents)} documents ({corpus.characters:,} characters) will be sent to {', '.join(hosts)}"
+    what = f"{len(corpus.entries)} documents ({corpus.characters:,} characters) will be sent to {', '.join(hosts)}"
     log.info(what)
     if allow_remote == "yes":
         return

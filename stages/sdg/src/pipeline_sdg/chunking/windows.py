@@ -1,0 +1,120 @@
+"""What one LLM call sees: passages in a row, within a budget; and which passages got a question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeline_sdg.chunking.passages import Chunk, Passage
+from pipeline_sdg.chunking.tokens import estimated_tokens
+
+
+@dataclass(frozen=True)
+class Window:
+    """Consecutive passages of one document (or bundle). `index` counts its windows from 0; `last` is its last one."""
+
+    document: str
+    title: str
+    index: int
+    passages: tuple[Passage, ...]
+    last: bool = False
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        return [passage.chunk for passage in self.passages]
+
+    @property
+    def text(self) -> str:
+        return " ".join(chunk["text"] for chunk in self.chunks)
+
+    @property
+    def segment_ids(self) -> list[int]:
+        return [chunk["chunk_id"] for chunk in self.chunks]
+
+    @property
+    def tokens(self) -> int:
+        """About how many (see `estimated_tokens`)."""
+        return sum(_tokens(passage) for passage in self.passages)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Of `chunks` passages, those that no question cites."""
+
+    chunks: int
+    without_question: list[int]
+
+    @property
+    def covered(self) -> int:
+        return self.chunks - len(self.without_question)
+
+
+def windows_of(
+    document: str,
+    title: str,
+    passages: Sequence[Passage],
+    window_chunks: int | None = None,
+    window_tokens: int | None = None,
+) -> list[Window]:
+    """Windows of at most `window_chunks` passages and about `window_tokens` tokens; None is no limit.
+
+    Every passage is in exactly one; a passage longer than the budget is a window of its own.
+    """
+    groups: list[list[Passage]] = []
+    room = 0
+    for passage in passages:
+        size = _tokens(passage) if window_tokens else 0
+        full = groups and window_chunks is not None and len(groups[-1]) == window_chunks
+        if not groups or full or size > room:
+            groups.append([])
+            room = window_tokens or 0
+        groups[-1].append(passage)
+        room -= size
+    return [
+        Window(document, title, index, tuple(group), last=index == len(groups) - 1)
+        for index, group in enumerate(groups)
+    ]
+
+
+def spread(windows: list[Window], most: int | None) -> list[Window]:
+    """At most `most` windows at even distances, in order; None keeps all."""
+    if most is None or len(windows) <= most:
+        return windows
+    return [windows[number * len(windows) // most] for number in range(most)]
+
+
+def pairs_of(window: Window, num_pairs: int, window_tokens: int | None) -> int:
+    """How many pairs to ask for: `num_pairs` of a full window, of a document's last one its share, at least 1.
+
+    So a document's questions are in proportion to its length. Without a budget of tokens every window gets `num_pairs`.
+    """
+    if window_tokens is None or not window.last:
+        return num_pairs
+    return max(1, min(num_pairs, round(num_pairs * window.tokens / window_tokens)))
+
+
+def coverage(windows: Iterable[Window], cited: Iterable[Iterable[int]]) -> Coverage:
+    """Which passages of one document's windows are cited.
+
+    Args:
+        cited: the `segment_ids` of each of its pairs.
+    """
+    ids = [number for window in windows for number in window.segment_ids]
+    got = {number for numbers in cited for number in numbers}
+    return Coverage(len(ids), [number for number in ids if number not in got])
+
+
+def sections(chunks: list[Chunk], num_sections: int) -> list[str]:
+    """The passages as blocks of text for a prompt: floor(n / num_sections) each, the last takes the rest."""
+    size = max(len(chunks) // num_sections, 1)
+    blocks = []
+    for number in range(min(num_sections, len(chunks))):
+        last = number == min(num_sections, len(chunks)) - 1
+        part = chunks[number * size : None if last else (number + 1) * size]
+        lines = [f"- Segment {chunk['chunk_id']}: {chunk['text']}" for chunk in part if chunk["text"].strip()]
+        blocks.append("\n".join([f"=== Section {number + 1} ===", *lines]))
+    return blocks
+
+
+def _tokens(passage: Passage) -> int:
+    return estimated_tokens(passage.chunk["text"])
