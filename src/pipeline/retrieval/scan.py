@@ -106,9 +106,11 @@ class Scan:
                 tile = slice(number * self.width, (number + 1) * self.width)
                 scores = block.queries[rows] @ passages.T
                 self._hide(scores, block, rows, tile)
-                started, before = bool((self.best.bar(rows) > -torch.inf).all()), self.exactly
+                before = self.exactly
                 self._search(scores, block, rows, tile)
-                if started and self.exactly - before > _DEAR * scores.numel():
+                # Less what the best themselves cost: in the first tiles many come in.
+                extra = self.exactly - before - 2 * self.best.k * len(scores)
+                if extra > _DEAR * scores.numel():
                     self.rough = torch.float32
             if block.queries.dtype != self.rough and self.rough == torch.float32:
                 block = self._prepared(numbers, vectors, self.rough)
