@@ -75,7 +75,7 @@ def run_ours(system: System, setting: Setting, train: Path, folder: Path) -> dic
     folder.mkdir(parents=True)
     handoff = write_handoff(resolve(setting.family, "finetune", "demo", given), folder / "config.yaml")
     spec = {"handoff": str(handoff), "skip_steps": setting.skip_steps, "cpu": setting.cpu}
-    return _process([sys.executable], "ours_process.py", spec, setting, folder)
+    return run_process([sys.executable], "ours_process.py", spec, setting, folder)
 
 
 def run_peer(system: System, setting: Setting, rows: Path, folder: Path, save: Path | None = None) -> dict[str, float]:
@@ -89,13 +89,13 @@ def run_peer(system: System, setting: Setting, rows: Path, folder: Path, save: P
         "skip_steps": setting.skip_steps, "folder": str(folder / "trainer"), "save": str(save) if save else None,
         **system.peer_options,
     }  # fmt: skip
-    return _process(peer_command(), "peer_process.py", spec, setting, folder)
+    return run_process(peer_command(), "peer_process.py", spec, setting, folder)
 
 
 def measure_gemm(setting: Setting, folder: Path) -> dict[str, float]:
     """Operations per second of a large matrix product on this machine now: {"fp32": …, "bf16": …}."""
     folder.mkdir(parents=True)
-    return _process([sys.executable], "ours_process.py", {"gemm": True, "cpu": setting.cpu}, setting, folder)
+    return run_process([sys.executable], "ours_process.py", {"gemm": True, "cpu": setting.cpu}, setting, folder)
 
 
 def measure_gradcache(setting: Setting, rows: list[Row], folder: Path) -> dict[str, float]:
@@ -105,13 +105,13 @@ def measure_gradcache(setting: Setting, rows: list[Row], folder: Path) -> dict[s
     spec = {
         "model": MODEL, "queries": [row.query for row in rows], "passages": passages, "max_length": setting.max_length
     }  # fmt: skip
-    return _process([sys.executable], "gradcache_process.py", spec, setting, folder)
+    return run_process([sys.executable], "gradcache_process.py", spec, setting, folder)
 
 
-def peer_command() -> list[str]:
+def peer_command(trains: bool = True) -> list[str]:
     """The Python of the peer: this one if it has all the peer needs, else uv's, outside our lock, same torch."""
     try:
-        if version("sentence-transformers") == PEER.split("==")[1] and version("accelerate"):
+        if version("sentence-transformers") == PEER.split("==")[1] and (not trains or version("accelerate")):
             return [sys.executable]
     except PackageNotFoundError:
         pass
@@ -131,7 +131,10 @@ def peer_command() -> list[str]:
     ]
 
 
-def _process(python: list[str], script: str, spec: dict[str, Any], setting: Setting, folder: Path) -> dict[str, float]:
+def run_process(
+    python: list[str], script: str, spec: dict[str, Any], setting: Setting, folder: Path
+) -> dict[str, float]:
+    """Run `script` with this specification; what it wrote as its result, and the seconds of the whole process."""
     result, log = folder / "result.json", folder / "log.txt"
     path = folder / "spec.json"
     path.write_text(json.dumps(spec | {"threads": setting.threads, "result": str(result)}), encoding="utf-8")

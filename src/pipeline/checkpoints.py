@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipeline.assets import resolve_model
 from pipeline.errors import PipelineError
 
 _INSIDE = ("model/consolidated", "consolidated", "LATEST", "checkpoints", "stage2_finetune")
 """Looked into in this order: a checkpoint, its model folder, a checkpoints folder, the stage, the run."""
+_POINTERS = ("LATEST", "LATEST.txt")
 
 
 def find_model_folder(reference: str) -> str:
@@ -25,17 +27,43 @@ def find_model_folder(reference: str) -> str:
 
 
 def _inside(place: Path, reference: str) -> Path:
-    if place.is_file():
-        named = place.read_text(encoding="utf-8").strip()
-        return _inside(place.parent / named, reference)
+    if place.is_file() and place.name in _POINTERS:
+        place = place.parent / _pointed(place)
     if (place / "config.json").is_file() or (place / "modules.json").is_file():
         return place
-    for name in _INSIDE:
-        if (place / name).exists():
-            return _inside(place / name, reference)
-    if (place / "LATEST.txt").is_file():
-        return _inside(place / "LATEST.txt", reference)
+    for name in (*_INSIDE, *_POINTERS):
+        inner = place / name
+        if inner.is_dir() or (name in _POINTERS and inner.is_file()):
+            return _inside(inner, reference)
     raise PipelineError(
         f"{reference}: no model in {place} (no config.json there, nor under {', '.join(_INSIDE)})",
         fix="run finetune first, or name the folder of a model",
     )
+
+
+def _pointed(pointer: Path) -> str:
+    """The checkpoint that a text file names; it lies beside the file."""
+    try:
+        named = pointer.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PipelineError(f"cannot read {pointer}: {error}") from error
+    if named in ("", ".", "..", *_POINTERS) or "/" in named:
+        raise PipelineError(f"{pointer}: {named!r} is no checkpoint beside it", fix="name the checkpoint's folder")
+    return named
+
+
+def metadata_folder(reference: str, revision: str | None = None) -> Path | None:
+    """A folder with what a model says of itself (pooling, prompts, lengths); of a hub model only these files are read.
+
+    None where nothing can be read: a hub model without network.
+    """
+    place = Path(resolve_model(reference)).expanduser()
+    if place.is_dir():
+        return place
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(reference, revision=revision, allow_patterns=["*.json", "*/config.json"]))
+    except (HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError):
+        return None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +52,8 @@ def test_unjudged_questions_and_judgements_of_zero_do_not_count(tmp_path):
         ("q_1\td_9\t1", r"test.tsv:4: passage 'd_9' is not in corpus.jsonl"),
         ("q_1 d_1 1", r"test.tsv:4: 'q_1 d_1 1' is not query-id<TAB>"),
         ("q_1\td_1\tyes", r"test.tsv:4: .* is not query-id<TAB>"),
+        ("q_1\td_1\t--5", r"test.tsv:4: .* is not query-id<TAB>"),
+        ("q_1\td_1\t²", r"test.tsv:4: .* is not query-id<TAB>"),
     ],
 )
 def test_a_bad_judgement_is_named_with_its_line(tmp_path, line, message):
@@ -66,8 +69,49 @@ def test_a_missing_file_and_a_bad_line_are_named(tmp_path):
         read_beir(tmp_path)
     write_beir(tmp_path, small_set())
     (tmp_path / "corpus.jsonl").write_text('{"_id": "d_1", "text": "t"}\n{"_id": "d_2"}\n')
-    with pytest.raises(PipelineError, match=r"corpus.jsonl:2: lacks text"):
+    with pytest.raises(PipelineError, match=r"corpus.jsonl:2 \(d_2\): text and title must be text"):
         read_beir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "documents"),
+    [("null", ()), ('{"documents": null}', ()), ('{"documents": "pump.md"}', ("pump.md",)), ('{"documents": []}', ())],
+)
+def test_a_single_document_is_a_list_of_one(tmp_path, metadata, documents):
+    write_beir(tmp_path, small_set())
+    (tmp_path / "corpus.jsonl").write_text(
+        f'{{"_id": "d_1", "text": "t", "metadata": {metadata}}}\n{{"_id": "d_3", "text": "t"}}\n'
+    )
+    assert read_beir(tmp_path).corpus["d_1"].documents == documents
+
+
+@pytest.mark.parametrize(
+    ("file", "metadata", "message"),
+    [
+        ("corpus", '{"documents": 5}', r"corpus.jsonl:1: metadata.documents must be text, found 5"),
+        ("corpus", '{"documents": [" "]}', r"corpus.jsonl:1 has an empty metadata.documents"),
+        ("corpus", "[1]", r"corpus.jsonl:1: metadata must be an object, found a list"),
+        ("queries", '{"score": NaN}', r"queries.jsonl:1: metadata holds a value that no file of strict JSON can"),
+        ("queries", '{"name": "\\ud800"}', r"queries.jsonl:1: metadata holds a value that no file of strict JSON can"),
+    ],
+)
+def test_bad_metadata_are_named(tmp_path, file, metadata, message):
+    write_beir(tmp_path, small_set())
+    (tmp_path / f"{file}.jsonl").write_text(f'{{"_id": "d_1", "text": "t", "metadata": {metadata}}}\n')
+    with pytest.raises(PipelineError, match=message):
+        read_beir(tmp_path)
+
+
+def test_a_line_separator_in_an_id_ends_no_line(tmp_path):
+    corpus = {"d\u2028x": Passage("d\u2028x", "t")}
+    write_beir(tmp_path, TestSet("eval", corpus, {"q": "?"}, {"q": {"d\u2028x": 1}}))
+    assert read_beir(tmp_path).qrels == {"q": {"d\u2028x": 1}}
+
+
+def test_a_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_beir(tmp_path / "eval", small_set())
+    assert read_beir(Path("~/eval")) == small_set()
 
 
 def asked(tmp_path, **question):

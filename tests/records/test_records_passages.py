@@ -43,5 +43,31 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(PipelineError, match=r"train.parquet: lacks the columns \['id', 'text'\], found \['docid'\]"):
         read_corpus(tmp_path)
     (tmp_path / "train.parquet").unlink()
-    with pytest.raises(PipelineError, match=r"train.parquet does not exist"):
+    with pytest.raises(PipelineError, match=r"holds no table of passages"):
+        read_corpus(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"id": ["a"], "text": [5]}, r"train.parquet: the column text must hold text, found int64"),
+        ({"id": ["a", "b"], "text": ["x", None]}, r"passage in row 1 has no text"),
+        ({"id": [None, "b"], "text": ["x", "y"]}, r"passage in row 0 has no id"),
+        ({"id": ["a", "a"], "text": ["x", "y"]}, r"passage id 'a' stands for several texts"),
+    ],
+)
+def test_a_bad_table_is_one_error(tmp_path, columns, message):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_corpus(tmp_path, [], "mine")
+    pq.write_table(pa.table(columns), tmp_path / "train.parquet")
+    with pytest.raises(PipelineError, match=message):
+        read_corpus(tmp_path)
+
+
+def test_a_broken_table_is_one_error(tmp_path):
+    write_corpus(tmp_path, [], "mine")
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(PipelineError, match=r"train.parquet: not readable as a table of passages"):
         read_corpus(tmp_path)

@@ -60,6 +60,21 @@ def test_the_handoff_file_leads_to_the_records(tmp_path):
     assert names(handoff) == ["a.txt"]
 
 
+def test_a_folder_with_a_handoff_file_stands_for_what_it_names(tmp_path):
+    (tmp_path / "run2.jsonl").write_text(json.dumps(record("new.txt")))
+    (tmp_path / "run1.jsonl").write_text(json.dumps(record("old.txt")))
+    (tmp_path / "stats.json").write_text("{}")
+    (tmp_path / "generation_result.json").write_text(json.dumps({"schema_version": 1, "output_path": "run2.jsonl"}))
+    assert names(tmp_path) == ["new.txt"]
+    (tmp_path / "generated_batch0_0_0.json").write_text(json.dumps([record("batch.txt")]))
+    assert names(tmp_path) == ["batch.txt"]
+
+
+def test_endings_are_known_in_any_case(tmp_path):
+    (tmp_path / "A.JSONL").write_text(json.dumps(record()))
+    assert names(tmp_path) == ["a.txt"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

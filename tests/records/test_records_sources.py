@@ -310,6 +310,23 @@ def test_a_file_that_cannot_be_read_says_where_and_what_is_accepted(tmp_path, te
     assert str(path) in caught.value.message and told in caught.value.message
 
 
+@pytest.mark.parametrize("fields", [{"data": "2024-01-01"}, {"corpus": "fiqa"}, {"data": 1, "corpus": "fiqa"}])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_a_single_row_may_have_a_field_data_or_corpus(tmp_path, name, fields):
+    row = {"query": "a", "pos_doc": "b", "neg_doc": [], **fields}
+    rows = read_sources(str(_write(tmp_path / name, json.dumps(row))), seed=0)
+    assert rows.questions.to_pylist() == ["a"]
+
+
+def test_known_positives_may_be_objects(tmp_path):
+    path = write_ids(tmp_path)
+    document = json.loads(path.read_text())
+    document["data"][1]["known_pos_ids"] = [{"id": "p0"}]
+    path.write_text(json.dumps(document))
+    rows = read_sources(str(path), seed=0)
+    assert rows.passages["id"][int(rows.known[1][0])].as_py() == "p0"
+
+
 def test_a_corpus_with_one_id_for_two_texts_or_one_corpus_id_for_two_folders_is_refused(tmp_path):
     path = write_ids(tmp_path / "a")
     other = write_ids(tmp_path / "b")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -32,6 +33,12 @@ def test_references_may_be_plain_ids_and_the_corpus_a_list_of_one(tmp_path):
     assert (file.rows[0].positives, file.rows[0].negatives, file.rows[0].negative_scores) == (["7"], ["d_2", "3"], {})
 
 
+@pytest.mark.parametrize(("known", "ids"), [(None, []), ([{"id": "b"}], ["b"]), ([5, "c"], ["5", "c"])])
+def test_known_positives_are_read_as_ids(tmp_path, known, ids):
+    (row,) = TrainingFile.load(write(tmp_path / "train.json", [ROW | {"known_pos_ids": known}])).rows
+    assert row.extra["known_pos_ids"] == ids and row.known_positives == {"d_1", *ids}
+
+
 def test_a_score_that_is_not_finite_is_never_written(tmp_path):
     row = TrainingRow("q1", "q", "c", ["d_1"], ["d_2"], {}, {"d_2": float("-inf")})
     with pytest.raises(ValueError):
@@ -44,7 +51,17 @@ def test_a_score_that_is_not_finite_is_never_written(tmp_path):
     [
         ([ROW, {"question_id": "q2", "question": "?"}], r"train.json: row 1 \(q2\) lacks corpus_id, pos_doc, neg_doc"),
         ([ROW | {"pos_doc": []}], r"train.json: row 0 \(q1\) has no positive"),
-        (["text"], r"train.json: row 0 must be an object, found str"),
+        (["text"], r"train.json: row 0 must be an object, found text"),
+        ([ROW | {"question": None}], r"row 0 \(q1\): question must be text, found null"),
+        ([ROW | {"question": [1]}], r"row 0 \(q1\): question must be text, found a list"),
+        ([ROW | {"question": " "}], r"row 0 \(q1\) has an empty question"),
+        ([ROW | {"question": "\ud800?"}], r"row 0 \(q1\): question holds half of a surrogate pair"),
+        ([ROW | {"question_id": True}], r"row 0: question_id must be an id"),
+        ([ROW | {"pos_doc": [{"id": "d", "score": math.nan}]}], r"row 0 \(q1\): the score of pos_doc must be a finite"),
+        ([ROW | {"known_pos_ids": [[1]]}], r"row 0 \(q1\): known_pos_ids must be an id"),
+        ([ROW | {"known_pos_ids": "d"}], r"row 0 \(q1\): known_pos_ids must be a list, found text"),
+        ([ROW | {"metadata": {"score": math.inf}}], r"row 0 \(q1\) holds a value that no file of strict JSON can"),
+        ([ROW | {"metadata": {"name": "\ud800"}}], r"row 0 \(q1\) holds a value that no file of strict JSON can"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, rows, message):
@@ -57,6 +74,7 @@ def test_a_bad_row_is_named(tmp_path, rows, message):
     [
         ("[]", "needs the keys `corpus` and `data`"),
         ('{"corpus": "x", "data": []}', "`corpus` must be one"),
+        ('{"corpus": {"path": "x"}, "data": null}', "needs the keys `corpus` and `data`, a list of rows"),
         ('{"corpus": {"path": "x"},\n "data": [}', r"train.json:2: not valid JSON"),
     ],
 )

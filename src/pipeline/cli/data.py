@@ -93,7 +93,7 @@ def materialize_command(
 
 @data_app.command("convert", help="Turn training rows of any accepted format into another one.")
 def convert_command(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="File, BEIR folder or hf://…, told by its content.")],
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="File, folder or hf://…, told by its content.")],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="File, or folder for beir.")],
     to: Annotated[Format | None, typer.Option("--to", help="Without it, told by OUTPUT's ending.")] = None,
     corpus_id: Annotated[

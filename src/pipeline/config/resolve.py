@@ -97,8 +97,11 @@ def settle(
     layers: Iterable[tuple[Path, dict[str, Any], dict[str, int]]],
     overrides: Iterable[str],
     title: str,
+    shipped: bool = True,
 ) -> dict[str, Any]:
     """The fields of `Resolved` that follow from a schema, files (path, values, line of each key) and overrides.
+
+    With `shipped`, files inside the workspace are ours: what they say is nobody's own choice.
 
     Raises:
         ConfigError: every unknown key, bad value and broken rule, each with its origin; `title` names what failed.
@@ -110,7 +113,7 @@ def settle(
     explicit: set[str] = set()
 
     for source, data, lines in layers:
-        own = workspace() not in source.resolve().parents
+        own = not shipped or workspace() not in source.resolve().parents
         for said, value in data.items():
             name, origin = canonical(schema, said), f"{_shown(source)}:{lines[said]}"
             _take(name, value, origin, keys, values, origins, problems)
@@ -165,21 +168,29 @@ def resolve_mine(path: Path | None, overrides: Iterable[str]) -> dict[str, Any]:
                 f"{name} is kept with the model and cannot be chosen while mining",
                 fix=f"leave {name} out; to change it, train or export the model with another value",
             )
-    return settle(MineConfig, layers, given, "data mine")
+    return settle(MineConfig, layers, given, "data mine", shipped=False)
+
+
+_MINING_SECTIONS: dict[str, dict[str, str | None]] = {
+    "mining": {},
+    "dist_env": {"timeout_minutes": "dist_timeout_minutes", "backend": None},
+}
+"""Section of the documented file -> its keys under another name here; None: the machine decides."""
 
 
 def _mining_layer(path: Path) -> tuple[Path, dict[str, Any], dict[str, int]]:
     if not path.is_file():
         raise PipelineError(f"configuration {path}: no such file", fix="give -c the path of an existing YAML file")
     data, lines = read_yaml(path)
-    inner = data.pop("mining", None)
-    distributed = data.pop("dist_env", None) or {}
-    if isinstance(inner, dict):
-        lines |= dict.fromkeys(inner, lines["mining"])
-        data |= inner
-    if isinstance(distributed, dict) and "timeout_minutes" in distributed:
-        data["dist_timeout_minutes"] = distributed["timeout_minutes"]
-        lines["dist_timeout_minutes"] = lines["dist_env"]
+    for section, names in _MINING_SECTIONS.items():
+        if section not in data:
+            continue
+        inner = data.pop(section)
+        if not isinstance(inner, dict) or not all(isinstance(name, str) for name in inner):
+            raise PipelineError(f"{path}:{lines[section]}: {section} must hold `key: value` lines")
+        renamed = {names.get(name, name): value for name, value in inner.items() if names.get(name, name) is not None}
+        lines |= dict.fromkeys(renamed, lines[section])
+        data |= renamed
     return path, data, lines
 
 

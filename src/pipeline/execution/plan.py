@@ -92,7 +92,7 @@ def module_command(module: str, processes: int | str = 1) -> list[str]:
     """A Python module as a program; several processes of it are started by torchrun (`gpu`: one for each GPU)."""
     if processes == 1:
         return ["python", "-m", module]
-    torchrun = ["python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    torchrun = ["python", "-m", "pipeline.retrieval.launch", "--standalone", "--nproc-per-node", str(processes)]
     return [*torchrun, "-m", module]
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.records.passages import Passage
+from pipeline.records.sources.beir import documents_of, identified, judgements, metadata_of
+from pipeline.records.sources.check import as_json
 from pipeline.run.files import atomic_open, read_jsonl, write_jsonl
 
 Qrels = dict[str, dict[str, int]]
@@ -56,6 +58,7 @@ def read_beir(folder: Path, split: str = "test", name: str | None = None) -> Tes
     Raises:
         PipelineError: a file is missing or malformed, or a judgement names an unknown passage or question.
     """
+    folder = folder.expanduser()
     corpus_file, query_file, qrels_file = (
         folder / "corpus.jsonl",
         folder / "queries.jsonl",
@@ -64,37 +67,19 @@ def read_beir(folder: Path, split: str = "test", name: str | None = None) -> Tes
     for path in (corpus_file, query_file, qrels_file):
         if not path.is_file():
             raise PipelineError(f"{path} does not exist", fix="a BEIR folder needs corpus.jsonl, queries.jsonl, qrels/")
-    corpus = {}
-    for line, row in read_jsonl(corpus_file):
-        _need(corpus_file, line, row, "_id", "text")
-        documents = tuple((row.get("metadata") or {}).get("documents", ()))
-        corpus[str(row["_id"])] = Passage(str(row["_id"]), row["text"], row.get("title") or "", documents)
+    corpus = {
+        key: Passage(key, row["text"], row["title"], documents_of(row, where))
+        for where, key, row in identified(corpus_file, "passage")
+    }
     queries, metadata = {}, {}
-    for line, row in read_jsonl(query_file):
-        _need(query_file, line, row, "_id", "text")
-        queries[str(row["_id"])] = row["text"]
-        metadata[str(row["_id"])] = row.get("metadata") or {}
-    qrels = _read_qrels(qrels_file, corpus, queries)
-    judged = {key: text for key, text in queries.items() if key in qrels}
-    return TestSet(name or folder.name, corpus, judged, qrels, {key: metadata[key] for key in judged})
-
-
-def _read_qrels(path: Path, corpus: dict[str, Passage], queries: dict[str, str]) -> Qrels:
+    for where, key, row in identified(query_file, "question"):
+        queries[key], metadata[key] = row["text"], as_json(metadata_of(row, where), f"{where}: metadata")
     qrels: Qrels = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        parts = line.split("\t")
-        if not line.strip() or (number == 1 and parts[0] == "query-id"):
-            continue
-        if len(parts) != 3 or not parts[2].strip().lstrip("-").isdigit():
-            raise PipelineError(f"{path}:{number}: {line!r} is not query-id<TAB>corpus-id<TAB>score")
-        query, passage, score = parts[0], parts[1], int(parts[2])
-        if query not in queries:
-            raise PipelineError(f"{path}:{number}: question {query!r} is not in queries.jsonl")
-        if passage not in corpus:
-            raise PipelineError(f"{path}:{number}: passage {passage!r} is not in corpus.jsonl")
-        if score > 0:
-            qrels.setdefault(query, {})[passage] = score
-    return qrels
+    for question, (_, judged) in judgements(qrels_file, queries, corpus).items():
+        if relevant := {passage: score for passage, score in judged.items() if score > 0}:
+            qrels[question] = relevant
+    asked = {key: text for key, text in queries.items() if key in qrels}
+    return TestSet(name or folder.name, corpus, asked, qrels, {key: metadata[key] for key in asked})
 
 
 def question_test_set(path: Path, corpus: dict[str, Passage], name: str) -> TestSet:

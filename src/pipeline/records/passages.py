@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import PipelineError
-from pipeline.run.files import atomic_open, read_json, write_json
+from pipeline.run.files import atomic_open, write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,19 +62,13 @@ def write_corpus_table(folder: Path, table: pa.Table, metadata: dict[str, Any]) 
 
 
 def read_corpus(folder: Path) -> dict[str, Passage]:
-    """Read a corpus folder: id -> passage, in file order."""
-    import pyarrow.parquet as pq
+    """Read a corpus folder: id -> passage, in file order.
 
-    metadata, path = folder / METADATA_FILE, folder / CORPUS_FILE
-    if not metadata.is_file():
-        raise PipelineError(f"{metadata} does not exist", fix="the corpus folder needs it: run prep again")
-    read_json(metadata)
-    if not path.is_file():
-        raise PipelineError(f"{path} does not exist", fix="the corpus folder needs it: run prep again")
-    table = pq.read_table(path)
-    missing = {"id", "text"} - set(table.column_names)
-    if missing:
-        raise PipelineError(f"{path}: lacks the columns {sorted(missing)}, found {table.column_names}")
-    ids, texts = table["id"].to_pylist(), table["text"].to_pylist()
-    titles = table["title"].to_pylist() if "title" in table.column_names else [""] * len(ids)
-    return {str(key): Passage(str(key), text, title or "") for key, text, title in zip(ids, texts, titles, strict=True)}
+    Raises:
+        PipelineError: metadata or passages are missing or malformed, or an id stands for two texts.
+    """
+    from pipeline.records.sources.corpora import Corpora  # which imports this module
+
+    table = Corpora(use_instructions=False).folder(folder).table
+    columns = (table[name].to_pylist() for name in ("id", "text", "title"))
+    return {key: Passage(key, text, title) for key, text, title in zip(*columns, strict=True)}

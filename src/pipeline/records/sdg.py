@@ -33,7 +33,8 @@ def write_batch(folder: Path, index: int, first: int, records: list[Record]) -> 
 def record_files(path: Path) -> list[Path]:
     """The files that hold records: `path` itself, or what a folder holds, in natural order.
 
-    A folder with `generated_batch*.json` stands for these alone; else all its files of a known ending count.
+    A folder with `generated_batch*` stands for these alone, one with a hand-off for the file that it names; else all
+    its files of a known ending count.
 
     Raises:
         PipelineError: nothing is there, or a hand-off leads nowhere.
@@ -43,8 +44,9 @@ def record_files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise PipelineError(f"{path} does not exist", fix="run sdg first, or set sdg_input_path")
     found = data_files(path)
-    found = [item for item in found if item.name.startswith(BATCH)] or found
-    if not found and (path / HANDOFF).is_file():
+    if batches := [item for item in found if item.name.startswith(BATCH)]:
+        return batches
+    if (path / HANDOFF).is_file():
         return [_follow_handoff(path / HANDOFF)]
     if not found:
         raise PipelineError(
@@ -56,7 +58,7 @@ def record_files(path: Path) -> list[Path]:
 
 def data_files(folder: Path) -> list[Path]:
     """Every file of a folder that may hold data, in natural order: no hidden file, no manifest."""
-    found = (item for item in folder.iterdir() if item.suffix in _ENDINGS and item.is_file())
+    found = (item for item in folder.iterdir() if item.suffix.lower() in _ENDINGS and item.is_file())
     return sorted((item for item in found if not item.name.startswith(".") and item.name not in _BESIDE), key=_natural)
 
 

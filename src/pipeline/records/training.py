@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
+from pipeline.records.sources.check import Ref, as_id, as_json, as_object, as_text, kind_of, references
 from pipeline.run.files import read_json, write_json
 
 REQUIRED = ("question_id", "question", "corpus_id", "pos_doc", "neg_doc")
@@ -62,48 +64,57 @@ class TrainingFile:
             PipelineError: names the file, the row and the missing or wrong field.
         """
         document = read_json(path)
-        if not isinstance(document, dict) or "corpus" not in document or "data" not in document:
-            raise PipelineError(f"{path}: needs the keys `corpus` and `data`", fix="run prep, or see docs/prep.md")
+        if not isinstance(document, dict) or "corpus" not in document or not isinstance(document.get("data"), list):
+            raise PipelineError(
+                f"{path}: needs the keys `corpus` and `data`, a list of rows", fix="run prep, or see docs/prep.md"
+            )
         corpus = document["corpus"]
         corpus = corpus[0] if isinstance(corpus, list) and len(corpus) == 1 else corpus
-        if not isinstance(corpus, dict) or "path" not in corpus:
+        if not isinstance(corpus, dict) or not isinstance(corpus.get("path"), str) or "\0" in corpus["path"]:
             raise PipelineError(f'{path}: `corpus` must be one {{"path": FOLDER}}')
         rows = [_row(path, number, item) for number, item in enumerate(document["data"])]
         extra = {name: value for name, value in document.items() if name not in ("corpus", "data")}
+        as_json(extra, str(path))
         return cls((path.parent / corpus["path"]).resolve(), rows, extra)
 
 
 def _row(path: Path, number: int, item: Any) -> TrainingRow:
-    if not isinstance(item, dict):
-        raise PipelineError(f"{path}: row {number} must be an object, found {type(item).__name__}")
-    missing = [name for name in REQUIRED if name not in item]
-    if missing:
-        raise PipelineError(f"{path}: row {number} ({item.get('question_id', '?')}) lacks {', '.join(missing)}")
-    positives, positive_scores = _references(item["pos_doc"])
-    negatives, negative_scores = _references(item["neg_doc"])
+    where = f"{path}: row {number}"
+    row = as_object(item, where)
+    if missing := [name for name in REQUIRED if name not in row]:
+        raise PipelineError(f"{where} ({row.get('question_id', '?')!s:.40}) lacks {', '.join(missing)}")
+    question_id = as_id(row["question_id"], where, "question_id")
+    where = f"{where} ({question_id})"
+    positives, negatives = _references(row, "pos_doc", where), _references(row, "neg_doc", where)
     if not positives:
-        raise PipelineError(f"{path}: row {number} ({item['question_id']}) has no positive in pos_doc")
-    extra = {name: value for name, value in item.items() if name not in REQUIRED}
+        raise PipelineError(f"{where} has no positive in pos_doc")
+    extra = {name: value for name, value in row.items() if name not in REQUIRED}
+    if "known_pos_ids" in row:
+        extra["known_pos_ids"] = _ids(_references(row, "known_pos_ids", where))
     return TrainingRow(
-        str(item["question_id"]),
-        str(item["question"]),
-        str(item["corpus_id"]),
-        positives,
-        negatives,
-        positive_scores,
-        negative_scores,
-        extra,
+        question_id,
+        as_text(row["question"], where, "question"),
+        as_id(row["corpus_id"], where, "corpus_id"),
+        _ids(positives),
+        _ids(negatives),
+        _scores(positives),
+        _scores(negatives),
+        as_json(extra, where),
     )
 
 
-def _references(items: list[Any]) -> tuple[list[str], dict[str, float]]:
-    ids, scores = [], {}
-    for item in items or []:
-        reference = str(item["id"] if isinstance(item, dict) else item)
-        ids.append(reference)
-        if isinstance(item, dict) and item.get("score") is not None:
-            scores[reference] = float(item["score"])
-    return ids, scores
+def _references(row: dict[str, Any], field: str, where: str) -> list[Ref]:
+    if not isinstance(row[field], list | None):
+        raise PipelineError(f"{where}: {field} must be a list, found {kind_of(row[field])}")
+    return references(row[field], where, field)
+
+
+def _ids(items: list[Ref]) -> list[str]:
+    return [name for name, _ in items]
+
+
+def _scores(items: list[Ref]) -> dict[str, float]:
+    return {name: score for name, score in items if not math.isnan(score)}
 
 
 def _reference(item: str, scores: dict[str, float]) -> dict[str, Any]:

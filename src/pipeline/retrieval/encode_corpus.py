@@ -49,7 +49,8 @@ def encode_corpus(
     hashes, sizes = _hashes(count, texts)
     distinct = np.unique(hashes, return_index=True)[1]
     shards = _shards(distinct[np.argsort(-sizes[distinct], kind="stable")], sizes)
-    missing = store.missing(kind, hashes)
+    # As the first process sees it: another one may look when some shards are finished already.
+    missing = world.share(store.missing(kind, hashes))
     todo = [shard[missing[shard]] for shard in shards]
     todo = [shard for shard in todo if len(shard)][world.rank :: world.size]
     wanted = sum(map(len, todo))

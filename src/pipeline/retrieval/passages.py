@@ -16,10 +16,10 @@ class Passages(Protocol):
 
     def __len__(self) -> int: ...
 
-    def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Passage numbers (int64 [n], each passage once over all blocks) and vectors [n, dimension], n <= size.
+    def blocks(self, size: int, first: int = 0, step: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Passage numbers (int64 [n]) and vectors [n, dimension], n <= size; each passage once over all blocks.
 
-        Blocks and their order are the same in every process that holds the same vectors.
+        Of all blocks, which are the same in every process with the same vectors, those number first, first + step, …
         """
         ...
 
@@ -41,8 +41,8 @@ class ArrayPassages:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for start in range(0, len(self.vectors), size):
+    def blocks(self, size: int, first: int = 0, step: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start in range(first * size, len(self.vectors), step * size):
             part = self.vectors[start : start + size]
             yield np.arange(start, start + len(part)), part
 

@@ -103,9 +103,8 @@ def nearest(
     above = torch.zeros(len(queries), dtype=torch.int64, device=device)
     if k and len(queries):
         scan = Scan(queries, limits or Limits(), best, above, query_block, rough_type(torch.device(device)))
-        for number, (numbers, vectors) in enumerate(passages.blocks(passage_block)):
-            if number % world.size == world.rank:
-                scan.block(numbers, vectors)
+        for numbers, vectors in passages.blocks(passage_block, world.rank, world.size):
+            scan.block(numbers, vectors)
     keys, above = _merged(best.keys.cpu(), above.cpu(), world)
     return Nearest(scores_of(keys).numpy(), numbers_of(keys).numpy(), above.numpy())
 

@@ -22,9 +22,9 @@ import numpy as np
 from pipeline.assets import model_content
 from pipeline.errors import PipelineError
 from pipeline.retrieval.encoder import BiEncoder
-from pipeline.run.files import write_json, write_text
+from pipeline.run.files import write_json
 
-_TEXTS, _VECTORS, _FINISHED = "texts.npy", "vectors.npy", "finished"
+_TEXTS, _VECTORS, _KEY = "texts.npy", "vectors.npy", "key.json"
 _HASH = np.dtype("S16")
 
 Texts = Callable[[np.ndarray], list[str]]
@@ -34,9 +34,11 @@ Texts = Callable[[np.ndarray], list[str]]
 def store_key(encoder: BiEncoder, reference: str, revision: str | None) -> dict[str, str | None]:
     """What vectors depend on beside the text. A hub model counts by the commit that was loaded."""
     commit = getattr(encoder.model.config, "_commit_hash", None)
+    # A name moves no vector, and prefixes are part of the texts: another one for questions leaves passages alone.
+    contract = encoder.contract.with_(base_model="", revision=None, query_prefix="", passage_prefix="")
     return {
         "model": model_content(reference, commit or revision),
-        "contract": encoder.contract.digest(),
+        "contract": contract.digest(),
         "tokenizer": encoder.contract.tokenizer_hash,
         "dtype": encoder.contract.dtype,
     }
@@ -82,7 +84,7 @@ class VectorStore:
             raise PipelineError("a vector holds numbers that are not finite", fix="look at the model: it is damaged")
         place = self.folder / kind
         place.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "key.json").exists():
+        if not (self.folder / _KEY).exists():
             write_json(self.folder / "key.json", self.key)
         temporary = Path(tempfile.mkdtemp(prefix=".shard-", dir=place))
         try:
@@ -98,17 +100,21 @@ class VectorStore:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    @property
-    def finished(self) -> bool:
-        """Whether a run that used these vectors came to its end."""
-        return (self.folder / _FINISHED).exists()
+    def publish(self, shared: VectorStore) -> None:
+        """Move every shard to `shared`, which has the same key, and leave nothing behind."""
+        for shard in [path for kind in self.folder.iterdir() if kind.is_dir() for path in kind.iterdir()]:
+            target = shared.folder / shard.relative_to(self.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not shard.name.startswith(".") and not target.exists():
+                os.replace(shard, target)
+        if not (shared.folder / _KEY).exists():
+            write_json(shared.folder / _KEY, self.key)
+        shutil.rmtree(self.folder.parent)
 
-    def finish(self) -> None:
-        write_text(self.folder / _FINISHED, "")
-
-    def forget(self) -> None:
-        """Delete every vector of this key."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def sweep(self) -> None:
+        """Delete what killed processes left half-written. No other process may be adding meanwhile."""
+        for leftover in self.folder.glob("*/.shard-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def _shards(self, kind: str) -> list[Path]:
         place = self.folder / kind
@@ -156,9 +162,9 @@ class StoredPassages:
     def __len__(self) -> int:
         return len(self.shard)
 
-    def blocks(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def blocks(self, size: int, first: int = 0, step: int = 1) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         order = np.lexsort((self.row, self.shard))
-        for start in range(0, len(order), size):
+        for start in range(first * size, len(order), step * size):
             numbers = order[start : start + size]
             yield numbers, self._read(numbers)
 

@@ -6,12 +6,15 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from pipeline.errors import PipelineError
 
 _PR_SET_PDEATHSIG = 1
 
@@ -24,13 +27,22 @@ class World:
     size: int = 1
 
     @classmethod
-    def join(cls, timeout_minutes: int) -> World:
-        """Join the processes that torchrun started (environment RANK, WORLD_SIZE, …), if it did."""
+    def join(cls, timeout_minutes: int, device: str = "auto") -> World:
+        """Join the processes that torchrun started (environment RANK, WORLD_SIZE, …), if it did.
+
+        Each takes a GPU of its own, unless `device` is "cpu" or there is none.
+
+        Raises:
+            PipelineError: more processes than GPUs.
+        """
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
             return cls()
-        cuda = torch.cuda.is_available()
+        cuda = device != "cpu" and torch.cuda.is_available()
         if cuda:
+            here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+            if here > gpus:
+                raise PipelineError(f"{here} processes for {gpus} GPUs", fix=f"nproc_per_node={gpus}, or device=cpu")
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         _die_with_parent()
         if not dist.is_initialized():
@@ -57,6 +69,14 @@ class World:
         holder = [value]
         dist.broadcast_object_list(holder, src=0)
         return holder[0]
+
+    def on_first(self, count: int, work: Callable[[slice], Any], at_once: int) -> list[Any]:
+        """Results of `work` on parts of `count` things, done by the first process alone, known to all.
+
+        Part by part, because the others wait for each and give up after the time-out.
+        """
+        parts = [slice(start, min(start + at_once, count)) for start in range(0, count, at_once)]
+        return [self.share(work(part) if self.leads else None) for part in parts]
 
     def gather_objects(self, value: Any) -> list[Any]:
         """`value` of every process in rank order, everywhere."""

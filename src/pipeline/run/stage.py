@@ -212,6 +212,8 @@ def _outputs(folder: Path, paths: list[Path]) -> Snapshot:
 
 
 def _report(error: PipelineError) -> None:
+    if _follows():
+        return  # all processes find the same fault; the first says so
     logger = logging.getLogger(LOGGER)
     if logger.handlers:
         logger.error("error: %s", error)

@@ -8,6 +8,7 @@ from pipeline.schemas.common import Attention, Device, Precision
 from pipeline.schemas.fields import key
 from pipeline.schemas.mining import MiningCompute, MiningKeys
 
+NO_FROZEN_EVAL = "off"
 KEPT_WITH_THE_MODEL = ("pooling", "l2_normalize")
 """Keys that a person may expect here and that only the checkpoint itself may say."""
 
@@ -49,7 +50,9 @@ class MineConfig(MiningCompute, MiningKeys):
     )
     hard_negatives_to_mine: int = key(20, "Hard negatives for each question.", gt=0)
     frozen_eval: str | None = key(
-        None, "BEIR folder of the test set: passages that answer its questions become nobody's negatives."
+        None,
+        "BEIR folder of the test set: passages that answer its questions become nobody's negatives. null: `eval_beir` "
+        "beside the training file, if there; `off`: none.",
     )
     use_negatives_from_file: bool = key(False, "Keep the negatives of the file, before those that are mined.")
 

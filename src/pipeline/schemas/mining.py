@@ -77,7 +77,7 @@ class MiningKeys:
 
 @dataclass(kw_only=True)
 class MiningCompute:
-    """Speed and memory of mining; nothing here changes a result."""
+    """Speed and memory of mining; nothing here but `ann_above` changes a result."""
 
     mining_batch_size: int = key(128, "Queries scored at once.", gt=0, affects_output=False)
     encode_batch_tokens: int | None = key(
@@ -91,6 +91,6 @@ class MiningCompute:
         None, "Search corpora with more passages approximately (faiss); null: always exactly.", gt=0
     )
     nproc_per_node: int | Literal["gpu"] = key(
-        1, "Processes that encode and search, through torchrun; `gpu`: one for each GPU.", affects_output=False
+        1, "Processes that encode and search, through torchrun; `gpu`: one for each GPU.", ge=1, affects_output=False
     )
     dist_timeout_minutes: int = key(30, "How long processes wait for each other.", gt=0, affects_output=False)

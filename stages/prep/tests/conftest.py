@@ -97,7 +97,7 @@ def build_mining_task(passages: list[str], questions: list[str], positives: list
     return MiningTask(
         [f"q{number}" for number in range(len(questions))],
         questions,
-        more.get("answers") or [""] * len(questions),
+        [[answer] for answer in more.get("answers") or [""] * len(questions)],
         pa.table({"id": ids, **columns}),
         ragged(positives),
         ragged([sorted(set(item)) for item in more.get("known") or positives]),

@@ -34,7 +34,7 @@ def setting(passages=4000, queries=60):
     corpus = pa.table({"id": names, "text": names, "title": [""] * passages})
     ids = [f"q{number}" for number in range(queries)]
     positives = Ragged.of_rows([[int(item)] for item in nearest])
-    task = MiningTask(ids, ids, [""] * queries, corpus, positives, positives, Ragged.of_rows([[]] * queries))
+    task = MiningTask(ids, ids, [[]] * queries, corpus, positives, positives, Ragged.of_rows([[]] * queries))
     return task, left, ArrayPassages(right)
 
 

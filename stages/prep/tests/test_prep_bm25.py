@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline_prep.mining.bm25 import bm25_candidates
+from pipeline_prep.mining.bm25 import Bm25Candidates
 
 from pipeline.retrieval.bm25 import K1, B, Bm25Index
 
@@ -55,7 +55,7 @@ def test_known_and_hidden_passages_take_nobody_s_place(mining_task, passages, qu
     hidden = sorted(data.draw(st.sets(places, max_size=3)))
     k = data.draw(st.integers(1, 4))
     task = mining_task(passages, questions, known, hidden=hidden)
-    row, passage = bm25_candidates(task, k)
+    row, passage = Bm25Candidates(task).of(range(len(task)), k)
     index, expected = Bm25Index(passages), []
     for number, question in enumerate(questions):
         best = index.top(question, len(passages))[0].tolist()
@@ -71,7 +71,7 @@ def test_of_equal_passages_the_first_are_taken():
 
 def test_title_words_count_and_stems_meet(mining_task):
     task = mining_task(["about rain", "Turn it."], ["leaking valves"], [[0]], titles=["", "The valve leaks"])
-    assert bm25_candidates(task, 5)[1].tolist() == [1]
+    assert Bm25Candidates(task).of(range(len(task)), 5)[1].tolist() == [1]
 
 
 @pytest.mark.parametrize("passages", [[], ["", "the and"], ["pump"]])

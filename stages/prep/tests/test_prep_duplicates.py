@@ -17,6 +17,7 @@ from pipeline_prep.duplicates import (
     shingles,
     words,
 )
+from pipeline_prep.overlaps import FeatureSets, joined_pairs
 from pipeline_prep.union_find import UnionFind
 
 VOCABULARY = [f"{start}{end}" for start in ("ka", "lo", "mi", "nu", "pe") for end in range(100)]
@@ -100,6 +101,86 @@ def test_pairs_join_what_all_pairs_join(items, threshold):
     wanted = [any(jaccard(one, other) >= threshold for other in features[half:]) for one in features[:half]]
     assert near.dtype == np.int64 and [number >= 0 for number in near] == wanted
     assert all(jaccard(features[i], features[half + j]) >= threshold for i, j in enumerate(near) if j >= 0)
+
+
+@given(
+    st.lists(st.frozensets(st.integers(0, 40), max_size=30), max_size=10), st.sampled_from([0.3, 0.5, 0.75, 0.8, 1.0])
+)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_the_join_finds_what_comparing_all_pairs_finds(items, threshold):
+    items = [*items, *(item | {41} for item in items[:4]), *(item - {0, 1} for item in items[:4])]
+    expected, found = UnionFind(range(len(items))), UnionFind(range(len(items)))
+    for i, one in enumerate(items):
+        for j in range(i):
+            if jaccard(one, items[j]) >= threshold:
+                expected.join((j, i))
+    steps = list(joined_pairs(FeatureSets(items), threshold))
+    for later, earlier in steps:
+        if earlier >= 0:
+            assert earlier < later and jaccard(items[earlier], items[later]) >= threshold
+            assert found.root(earlier) != found.root(later), "joins what was not joined before"
+            found.join((earlier, later))
+    assert {frozenset(group) for group in found.groups()} == {frozenset(group) for group in expected.groups()}
+    assert [later for later, earlier in steps if earlier < 0] == list(range(len(items)))
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=60), min_size=2, max_size=8), st.data())
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_texts_that_lie_in_another_are_found(items, data):
+    threshold = data.draw(st.sampled_from([0.5, 0.8, 1.0]))
+    items[-1] = [*data.draw(st.lists(st.sampled_from("abc"), max_size=40)), *items[0], *items[-1]]
+    features = [shingles(" ".join(item)) for item in items]
+    half = len(items) // 2
+    found = near_duplicates_of(
+        [" ".join(item) for item in items[:half]], [" ".join(item) for item in items[half:]], threshold, contained=True
+    )
+    for one, other in zip(features[:half], found.tolist(), strict=True):
+        alike = [
+            jaccard(one, two) >= threshold
+            or (
+                min(len(one), len(two)) >= 16
+                and len(one & two) >= 2 * threshold / (1 + threshold) * min(len(one), len(two)) - 1e-9
+            )
+            for two in features[half:]
+        ]
+        assert other == (alike.index(True) if any(alike) else -1)
+
+
+def test_a_text_inside_a_longer_one_counts_if_asked_for_and_long_enough():
+    whole = page(3, 400)
+    inside, heading = " ".join(whole[100:200]), " ".join(whole[:19])
+    assert near_duplicates_of([inside, heading], [" ".join(whole)], 0.8, contained=True).tolist() == [0, -1]
+    assert near_duplicates_of([" ".join(whole)], [heading, inside], 0.8, contained=True).tolist() == [1]
+    assert near_duplicates_of([inside, heading], [" ".join(whole)], 0.8).tolist() == [-1, -1]
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """How many pairs of texts were counted out, feature by feature."""
+    counts, common = [], FeatureSets.common
+
+    def counted(self, ranks, others):
+        counts.append(len(others))
+        return common(self, ranks, others)
+
+    monkeypatch.setattr(FeatureSets, "common", counted)
+    return counts
+
+
+def test_texts_of_one_template_are_not_compared_pair_by_pair(compared):
+    def own(number):
+        return ["".join(random.Random(f"{number} {place}").choices("abcdefgh", k=6)) for place in range(14)]
+
+    texts = [" ".join(own(number) + page(1, 100)) for number in range(150)]
+    assert 0.6 < jaccard(shingles(texts[0]), shingles(texts[1])) < 0.8
+    assert near_duplicate_pairs(texts, 0.85) == []
+    assert near_duplicates_of(texts[:75], texts[75:], 0.85).tolist() == [-1] * 75
+    assert sum(compared) < 150
+
+
+def test_copies_of_one_page_are_compared_with_few_others(compared):
+    pairs = near_duplicate_pairs([changed(page(1), [number]) for number in range(100)], 0.8)
+    assert len(pairs) == 99 and sum(compared) < 100 * 10
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_questions_on_its_documents_passages_and_questions_leave_training(frozen
     assert splits.frozen.queries == {"q1": TEST_QUESTION} and set(splits.frozen.corpus) == {"p1", "p2"}
 
 
-def test_a_passage_that_answers_is_found_in_a_longer_document(frozen):
+def test_a_document_that_holds_a_whole_test_document_leaves_with_all_its_questions(frozen):
     converted = corpus_of([("What lights up?", "long.md", NEAR), *FINE])
     rest = (
         "Page after page of something else altogether, about gardens and flowers and their many different names. " * 3
@@ -75,10 +75,11 @@ def test_a_passage_that_answers_is_found_in_a_longer_document(frozen):
     converted.passages["d_rest"] = Passage("d_rest", rest, "", ("long.md",))
     converted.questions.append(Question("q_rest", "Which flowers?", ("long.md",), ("d_rest",), {}, "long.md"))
     splits, funnel = split(converted, frozen)
-    assert [(line["question"], line["reason"]) for line in funnel.rejected] == [
-        ("What lights up?", "answered by a test passage")
-    ]
-    assert "Which flowers?" in {question.text for name in ("train", "val") for question in splits[name]}
+    assert {(line["question"], line["reason"]) for line in funnel.rejected} == {
+        ("What lights up?", "document of a test question"),
+        ("Which flowers?", "document of a test question"),
+    }
+    assert splits.hidden == {passage_id(NEAR)} and splits.apart >= {passage_id(NEAR), "d_rest"}
 
 
 def test_without_near_duplicates_the_same_text_still_counts(frozen):

@@ -69,6 +69,15 @@ def test_a_name_that_is_found_stands_for_no_other_document(listed):
     assert ties_of_groups([path], "dedupped", {"x/readme.md", "y/readme.md", "faq.md"}) == [("faq.md", "x/readme.md")]
 
 
+def test_documents_of_a_frozen_test_set_are_matched_apart(listed):
+    path = listed({"exact": {"groups": {"a": ["faq.md", "pump.md"]}}})
+    assert ties_of_groups([path], "dedupped", {"faq.md"}, {"pump.md"}) == [("faq.md", "pump.md")]
+    ours = {"faq.md", "x/pump.md"}
+    assert ties_of_groups([path], "dedupped", ours, {"pump.md"}) == [("faq.md", "pump.md", "x/pump.md")]
+    with pytest.raises(PipelineError, match=r"none of the 2 documents in .* is one of the 1 with questions"):
+        ties_of_groups([path], "dedupped", {"other.md"}, {"pump.md"})
+
+
 @pytest.mark.parametrize(
     ("data", "problem"),
     [

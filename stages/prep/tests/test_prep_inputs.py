@@ -406,6 +406,38 @@ def test_batches_beside_other_data_are_mixed_formats(tmp_path, record):
         read(tmp_path)
 
 
+def test_files_of_one_layout_may_have_any_endings(tmp_path, record):
+    lines(tmp_path / "a.JSONL", [record("a.txt", ["t"], [("q", [1])])])
+    document(tmp_path / "b.json", [record("b.txt", ["u"], [("r", [1])])])
+    converted, _ = read(tmp_path)
+    assert sorted(question.text for question in converted.questions) == ["q", "r"]
+
+
+def test_a_handoff_file_stands_for_its_folder(tmp_path, record):
+    lines(tmp_path / "out" / "generated_batch0_0_0.json", [record("new.txt", ["t"], [("new", [1])])])
+    lines(tmp_path / "run1.jsonl", [record("old.txt", ["t"], [("old", [1])])])
+    lines(tmp_path / "pairs.jsonl", map(inline, PAIRS))
+    told = {"schema_version": 1, "output_path": "out/generated_batch0_0_0.json"}
+    document(tmp_path / "generation_result.json", told)
+    converted, _ = read(tmp_path)
+    assert [question.text for question in converted.questions] == ["new"]
+
+
+@pytest.mark.parametrize("field", ["data", "corpus"])
+def test_a_single_row_may_have_a_field_data_or_corpus(tmp_path, field):
+    converted, _ = read(lines(tmp_path / "a.jsonl", [{"query": "q", "positive": "a", field: "x"}]))
+    assert converted.questions[0].metadata == {field: "x"}
+
+
+def test_a_single_document_of_a_beir_passage_is_a_list_of_one(tmp_path):
+    corpus = [{"_id": "p0", "text": "one", "metadata": {"documents": "guide.md"}}]
+    converted, _ = read(beir(tmp_path, {"test": [("q0", "p0", 1)]}, corpus))
+    assert converted.questions[0].documents == ("guide.md",)
+    lines(tmp_path / "corpus.jsonl", [{"_id": "p0", "text": "one", "metadata": {"documents": 5}}])
+    with pytest.raises(PipelineError, match=r"corpus.jsonl:1: metadata.documents must be text, found 5"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize("content", ["{}", "[]", "", '[{"file_name": "a"'])
 def test_a_broken_file_in_a_folder_is_not_left_out_in_silence(tmp_path, content):
     lines(tmp_path / "a.jsonl", map(inline, PAIRS))

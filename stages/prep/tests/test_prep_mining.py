@@ -27,7 +27,8 @@ def task_of(passages, positives, known=None, given=None, answers=None, hidden=()
     rows = len(positives)
     known = [sorted({*some, *more}) for some, more in zip(positives, known or [[]] * rows, strict=True)]
     return MiningTask(
-        [f"q{n}" for n in range(rows)], [f"question {n}" for n in range(rows)], answers or [""] * rows, corpus,
+        [f"q{n}" for n in range(rows)], [f"question {n}" for n in range(rows)],
+        [[item] for item in answers or [""] * rows], corpus,
         Ragged.of_rows(positives), Ragged.of_rows(known), Ragged.of_rows(given or [[] for _ in range(rows)]),
         np.array(sorted(hidden), np.int64),
     )  # fmt: skip
@@ -114,6 +115,8 @@ def test_a_row_goes_deeper_until_the_rules_leave_enough():
 
 def test_negatives_of_the_input_stand_first_but_never_a_known_answer():
     found, mined = line([0.9, 0.5, 0.4, 0.3, 0.2], task_of(5, [[0]], known=[[4]], given=[[4, 3]]))
+    hidden = line([0.9, 0.5, 0.4, 0.3, 0.2], task_of(5, [[0]], given=[[4, 3, 3]], hidden=[4]))[0]
+    assert hidden == [3, 1, 2], "what answers a test question is nobody's negative, whoever named it"
     assert found == [3, 1, 2] and [SOURCES[item] for item in mined.sources] == ["file", "vectors", "vectors"]
 
 
@@ -143,11 +146,15 @@ class Says:
         return np.isin(passage, self.answers).astype(np.float32)
 
 
-@pytest.mark.parametrize(("action", "promoted"), [("drop", []), ("promote", [1])])
-def test_an_answer_that_rescoring_finds_is_dropped_or_promoted(action, promoted):
+@pytest.mark.parametrize(
+    ("action", "apart", "promoted"), [("drop", [], []), ("promote", [], [1]), ("promote", [1], [])]
+)
+def test_an_answer_that_rescoring_finds_is_dropped_or_promoted(action, apart, promoted):
+    """One that stands in a document of another split is never promoted."""
     vectors = np.array([[value, 0.0] for value in (0.9, 0.89, 0.5, 0.4, 0.3)], np.float32)
     mined = mine(
-        task_of(5, [[0]]), np.array([[1.0, 0.0]], np.float32), ArrayPassages(vectors),
+        dataclasses.replace(task_of(5, [[0]]), apart=np.array(apart, np.int64)),
+        np.array([[1.0, 0.0]], np.float32), ArrayPassages(vectors),
         rules(rescore="llm", rescore_action=action, hard_neg_margin=None), seed=1, compute=COMPUTE, rescorer=Says(1),
     )  # fmt: skip
     assert mined.promoted[0].tolist() == promoted and mined.negatives[0].tolist() == [2, 3, 4]

@@ -24,10 +24,11 @@ def ragged(lists):
 
 def found_of(task, negatives, scores, positive_scores, wanted=2, sources=None, **more):
     """`negatives`: a list of passages for each row; `scores` and `sources`: one for each of them."""
+    promoted = more.get("promoted", ragged([[]] * len(task)))
     return Mined(
         wanted, ragged(negatives), np.array(scores, np.float32),
         np.array(sources or [0] * len(scores), np.uint8), np.array(positive_scores, np.float32),
-        more.get("promoted", ragged([[]] * len(task))), more.get("removed", {}),
+        promoted, np.zeros(len(promoted.values), np.float32), more.get("removed", {}),
     )  # fmt: skip
 
 

@@ -273,7 +273,7 @@ def reranker(tmp_path_factory):
 
 
 def config(**more: Any) -> EmbedPrepConfig:
-    return EmbedPrepConfig(**{"rescore_model": "m", "encode_batch_tokens": 64, **more})
+    return EmbedPrepConfig(**{"rescore_model": "m", "encode_batch_tokens": 64, "precision": "fp32", **more})
 
 
 def test_a_reranker_scores_under_its_own_contract(reranker, mining_task, tmp_path):

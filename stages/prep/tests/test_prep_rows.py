@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from pipeline_prep.funnel import Funnel
 from pipeline_prep.mining.task import Mined
 from pipeline_prep.questions import Question
@@ -57,11 +58,14 @@ def test_rows_become_a_task_of_numbers_and_take_up_what_was_mined():
     rows = rows_of(question("d_2", "d_1", negatives=("d_5", "d_unknown")), most=1)
     task = mining_task(rows, corpus, {name: number for number, name in enumerate(names)}, hidden={"d_4", "d_x"})
     assert (task.positives[0].tolist(), task.known[0].tolist(), task.given[0].tolist()) == ([1], [0, 1], [4])
-    assert task.hidden.tolist() == [3] and list(task.answers) == ["this one"]
+    assert task.hidden.tolist() == [3] and list(task.answers) == [["this one"]]
     mined = Mined(
         2, Ragged.of_rows([[4, 2]]), np.array([0.5, 0.25], np.float32), np.zeros(2, np.uint8),
-        np.array([0.75], np.float32), Ragged.of_rows([[3]]), {},
+        np.array([0.75], np.float32), Ragged.of_rows([[3]]), np.array([0.7], np.float32), {},
     )  # fmt: skip
     fill(rows, task, mined)
     assert rows[0].positives == ["d_2", "d_4"] and rows[0].known_positives == {"d_1", "d_2", "d_4"}
-    assert rows[0].positive_scores == {"d_2": 0.75} and rows[0].negative_scores == {"d_5": 0.5, "d_3": 0.25}
+    assert rows[0].positive_scores == pytest.approx({"d_2": 0.75, "d_4": 0.7}) and rows[0].negative_scores == {
+        "d_5": 0.5,
+        "d_3": 0.25,
+    }

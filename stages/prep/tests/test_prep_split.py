@@ -115,6 +115,17 @@ def test_identical_questions_are_merged_with_all_their_positives(record):
     assert funnel.steps[-1].lost == {"identical question, merged": 1}
 
 
+def test_a_merged_question_keeps_all_answers(record):
+    records = [record(f"{n}.txt", [f"text {n}", "joins all"], [("What is it?", [1])]) for n in range(3)]
+    records += [record(f"x{n}.txt", [f"other {n}"], [(f"other {n}", [1])]) for n in range(8)]
+    for n, answer in enumerate(["a pump", "a valve", "a pump"]):
+        records[n]["deduplicated_qa_pairs"][0]["answer"] = answer
+    splits, _ = split(records)
+    (merged,) = [item for items in splits.values() for item in items if item.key == "what is it"]
+    assert merged.metadata["answer"] == "a pump" and merged.metadata["answers"] == ["a pump", "a valve"]
+    assert all("answers" not in item.metadata for items in splits.values() for item in items if item is not merged)
+
+
 def test_a_question_asked_in_two_splits_is_dropped_from_both(record):
     pairs = [("What is it?", [1])]
     records = [record(f"{n}.txt", [f"text {n}"], [*pairs, (f"own {n}", [1])]) for n in range(10)]
@@ -124,7 +135,9 @@ def test_a_question_asked_in_two_splits_is_dropped_from_both(record):
 
 
 def test_a_split_that_loses_its_last_question_is_an_error(record):
-    with pytest.raises(PipelineError, match="split has no question left"):
+    with pytest.raises(
+        PipelineError, match=r"split has no question left: .* 10 independent documents .* at least 3 more"
+    ):
         split([record(f"{n}.txt", [f"text {n}"], [("What is it?", [1])]) for n in range(10)])
 
 

@@ -85,7 +85,7 @@ def texts(splits, name):
 @pytest.mark.parametrize("seed", range(4))
 def test_a_document_with_three_words_changed_stays_with_its_original(seed):
     corpus = plain(10)
-    page = f"{prose(1000)} {prose(2000)} {prose(5000)}"
+    page = f"{prose(5000)} {prose(5001)} {prose(5002)}"
     for number, name in enumerate(["orig.md", "copy.md", "copy2.md"]):
         text = edited(page, 20, 90, 150) if number else page
         corpus.add(name, [f"{text} {number}"], [(prose(6000 + number, 6), 0)])
@@ -171,7 +171,8 @@ def test_given_splits_are_kept_and_the_others_cut_out_of_train():
     }
     kept = texts(splits, "train") | texts(splits, "val")
     assert {prose(8, 6), prose(10, 6)} <= kept and len(kept) == 22
-    assert splits["val"] and splits.hidden == {passage_id(prose(1)), passage_id(edited(prose(1), 25))}
+    holds_it = passage_id(f"{edited(prose(1), 20)}\n{prose(2)} more")
+    assert splits["val"] and splits.hidden == {passage_id(prose(1)), passage_id(edited(prose(1), 25)), holds_it}
 
 
 def test_all_splits_given():
@@ -194,7 +195,8 @@ def test_an_identical_question_of_a_given_test_set_is_one_with_all_its_positives
 
 def test_a_training_set_that_the_test_set_takes_whole_is_an_error():
     corpus = Corpus().add("a.md", [prose(1)], [(prose(2, 6), 0)], "test").add("a.md", [prose(1)], [(prose(3, 6), 0)])
-    with pytest.raises(PipelineError, match=r"no question is left for training.*document of a test question 1"):
+    told = r"no question is left for training.*document of a test question 1: at least 2 independent documents"
+    with pytest.raises(PipelineError, match=told):
         corpus.split()
 
 
@@ -206,6 +208,14 @@ def test_groups_of_the_user_stay_together(tmp_path):
         side = side_of(splits)
         assert side["00.md"] == side["05.md"] and side["01.md"] == side["06.md"]
         assert splits.counts["groups"] == 10
+
+
+def test_documents_of_one_passage_beside_shared_passages_are_still_compared():
+    corpus = Corpus().add("a.md", [prose(1)], []).add("b.md", [edited(prose(1), 30), prose(2)], [])
+    for name in ("c.md", "d.md", "e.md"):
+        corpus.add(name, [prose(3)], [])
+    asked = {f"{letter}.md" for letter in "abcde"}
+    assert ("a.md", "b.md") in near_duplicate_ties(list(corpus.passages.values()), asked, 0.8).ties
 
 
 def test_near_ties_look_at_no_document_without_questions():

@@ -38,7 +38,14 @@ def test_what_is_too_little_is_warned_of(record, mining_task, caplog, wanted):
     scores = np.array([0.5], np.float32)
     task = mining_task(["one", "two"], ["Which?"], [[0]])
     mined = Mined(
-        wanted, Ragged.of_rows([[1]]), scores, np.zeros(1, np.uint8), scores, Ragged.of_rows([[]]), {"known": 3}
+        wanted,
+        Ragged.of_rows([[1]]),
+        scores,
+        np.zeros(1, np.uint8),
+        scores,
+        Ragged.of_rows([[]]),
+        scores[:0],
+        {"known": 3},
     )
     side = Side(["a row"], task, mined)
     splits = Splits({"train": [], "val": [], "test": ["a question"]}, frozenset())

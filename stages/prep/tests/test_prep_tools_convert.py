@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from pipeline_prep.tools import main
+from pipeline_prep.tools import main, targets
 from pipeline_prep.tools.targets import CELL, TARGETS
 
 from pipeline.records.passages import Passage, read_corpus, write_corpus
@@ -239,3 +239,83 @@ def test_scores_are_the_same_numbers_in_fp32(tmp_path):
     assert run(source, tmp_path / "out.json") == 0
     (given,) = json.loads((tmp_path / "out.json").read_text())["data"][0]["pos_doc"]
     assert np.float32(given["score"]) == np.float32(1 / 3) and len(str(given["score"])) < 12
+
+
+def state(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def records(tmp_path, record):
+    """A folder of records: a question of two chunks asked in two documents, a bad one, and a chunk without question."""
+    folder = tmp_path / "records"
+    folder.mkdir()
+    for name, pairs in (("a.txt", [("Which?", [1, 2])]), ("b.txt", [("which", [1]), ("Low?", [2])])):
+        made = record(name, [f"{name} one", f"{name} two", f"{name} three"], pairs)
+        if len(pairs) == 2:
+            made["qa_evaluations"] = {"evaluations": [{"overall": {"score": score}} for score in (8, 2)]}
+        (folder / f"{name}.json").write_text(json.dumps([made]))
+    return folder
+
+
+@pytest.mark.parametrize("form", ["folder", "file", "handoff"])
+def test_records_of_sdg_become_questions_with_their_passages(records, caplog, form):
+    caplog.set_level("INFO", "pipeline")
+    told = {"schema_version": 1, "output_path": "b.txt.json"}
+    if form == "handoff":
+        (records / "generation_result.json").write_text(json.dumps(told))
+    place = {"folder": records, "file": records / "b.txt.json", "handoff": records / "generation_result.json"}[form]
+    assert run(place, records.parent / "out.json") == 0
+    rows = read_sources(str(records.parent / "out.json"), seed=0)
+    texts = rows.passages["text"].to_pylist()
+    found = {"a.txt one", "a.txt two", "b.txt one"} if form == "folder" else {"b.txt one"}
+    assert {texts[number] for number in rows.positives[0]} == found and len(rows) == 1
+    assert len(read_corpus(records.parent / "out_corpus")) == (6 if form == "folder" else 3)
+    assert "below quality_threshold" in caplog.text and "left out: 1 times the field file_name" in caplog.text
+    assert ("identical question, merged" in caplog.text) == (form == "folder")
+
+
+def test_a_folder_of_labelled_files_keeps_ids_and_scores(source, capsys):
+    folder = source.parent / "pairs"
+    folder.mkdir()
+    for name, score in (("a", 0.5), ("b", None)):
+        line = {"id": name, "query": f"{name}?", "pos_doc": [{"text": name, "score": score}], "neg_doc": []}
+        (folder / f"{name}.jsonl").write_text(json.dumps(line) + "\n")
+    assert run(folder, source.parent / "out.json") == 0
+    rows = json.loads((source.parent / "out.json").read_text())["data"]
+    assert [(row["question_id"], row["pos_doc"][0].get("score")) for row in rows] == [("a", 0.5), ("b", None)]
+    (folder / "b.jsonl").write_text((folder / "a.jsonl").read_text())
+    assert run(folder, source.parent / "twice.json") == 1
+    assert "question id 'a' stands in two files" in capsys.readouterr().err
+    assert not (source.parent / "twice_corpus").exists()
+
+
+def test_the_grades_of_judgements_are_said_to_be_lost(source, caplog):
+    caplog.set_level("INFO", "pipeline")
+    beir = source.parent / "beir"
+    assert run(source, beir) == 0
+    (beir / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\na\tp1\t2\na\tp2\t1\na\tp3\t-1\n")
+    assert run(beir, source.parent / "again") == 0
+    assert "left out: 2 grades of judgements other than 0 and 1" in caplog.text
+
+
+def full(*_):
+    raise OSError(28, "no space left")
+
+
+def test_a_kill_before_the_last_step_leaves_rows_with_their_corpus(source, monkeypatch):
+    output, folder = source.parent / "x.json", source.parent
+    assert run(source, output) == 0
+    before = state(folder)
+    assert run(source, output, overwrite=True) == 0 and state(folder) == before, "the same corpus stays where it is"
+    passages = [Passage(f"p{n}", f"new {n}") for n in range(9)]
+    changed = write_ids(folder / "new", json.loads(source.read_text())["data"], passages)
+    with monkeypatch.context() as patched:
+        patched.setattr(targets.Document, "save", full)
+        assert run(changed, output, overwrite=True) == 1
+    assert before.items() <= state(folder).items()
+    for source_of, text in ((changed, "new 1"), (source, "passage 1"), (changed, "new 1")):
+        assert run(source_of, output, overwrite=True) == 0
+        rows = json.loads(output.read_text())
+        assert read_corpus(folder / rows["corpus"]["path"])["p1"].text == text
+        assert len(list(folder.glob("x_corpus*"))) == 1

@@ -90,8 +90,16 @@ def test_siblings_and_answers_of_the_test_set_are_no_negatives(training_file, tm
     (beir / "corpus.jsonl").write_text(json.dumps({"_id": "x", "text": TEXTS["cake"]}))
     (beir / "queries.jsonl").write_text(json.dumps({"_id": "t", "text": "Why does cake rise?"}))
     (beir / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nt\tx\t1\n")
-    made = mine(training_file, tmp_path / "b.json", "hard_negatives_to_mine=6", f"frozen_eval={beir}")
-    assert all("cake" not in [item["id"] for item in one["neg_doc"]] for one in made["data"])
+
+    def cake_is_a_negative(name: str, *overrides: str) -> bool:
+        made = mine(training_file, tmp_path / name, "hard_negatives_to_mine=6", *overrides)
+        return any(item["id"] == "cake" for one in made["data"] for item in one["neg_doc"])
+
+    assert cake_is_a_negative("b.json")
+    assert not cake_is_a_negative("c.json", f"frozen_eval={beir}")
+    beir.rename(training_file.parent / "eval_beir")
+    assert not cake_is_a_negative("d.json"), "prep's own test set lies beside its training file"
+    assert cake_is_a_negative("e.json", "frozen_eval=off")
 
 
 @pytest.mark.parametrize(

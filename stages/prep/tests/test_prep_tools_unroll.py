@@ -120,6 +120,12 @@ def test_an_output_that_is_there_is_replaced_only_on_request(tmp_path, capsys):
     assert json.loads(path.read_text())["data"] == [row("q", ["a"], [])]
 
 
+@pytest.mark.parametrize("suffix", ["/x", "a/b", "a\0b"])
+def test_a_suffix_that_is_no_part_of_a_name_is_one_error(tmp_path, capsys, suffix):
+    assert run(document(tmp_path, row("a", ["p1"], [])), suffix=suffix) == 1
+    assert "is no part of a file's name" in capsys.readouterr().err
+
+
 def test_a_file_without_rows_stays_without(tmp_path):
     assert unroll(Document.load(document(tmp_path)))[0].rows == []
     with pytest.raises(PipelineError, match="cannot read"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.records.sources.check import Ref, as_id, as_object, as_text, encodable
+from pipeline.records.sources.check import Ref, as_id, as_list, as_object, as_text, encodable
 from pipeline.records.sources.corpora import Corpora
 from pipeline.records.sources.draft import Corpus, Draft, Part, Strings
 from pipeline.records.sources.passages import passage_table
@@ -103,11 +103,27 @@ def identified(path: Path, what: str) -> Iterator[tuple[str, str, dict[str, Any]
         yield where, name, row
 
 
-def judgements(path: Path, questions: Container[str]) -> dict[str, tuple[int, dict[str, int]]]:
+def metadata_of(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """What a row of `identified` says of its question or passage; nothing where it has no `metadata`."""
+    return as_object(row.get("metadata") or {}, f"{where}: metadata")
+
+
+def documents_of(row: dict[str, Any], where: str) -> tuple[str, ...]:
+    """The source files of a passage, `metadata.documents`: a list of names, or one name."""
+    names = as_list(metadata_of(row, where).get("documents"))
+    return tuple(as_text(name, where, "metadata.documents") for name in names)
+
+
+def judgements(
+    path: Path, questions: Container[str] | None = None, passages: Container[str] | None = None
+) -> dict[str, tuple[int, dict[str, int]]]:
     """Question id -> (first line, {passage id: score}) in file order.
 
+    Args:
+        questions, passages: the ids that there are; None: every id may be one.
+
     Raises:
-        PipelineError: a malformed line, or a question that queries.jsonl does not hold.
+        PipelineError: a malformed line, or an unknown question or passage.
     """
     judged: dict[str, tuple[int, dict[str, int]]] = {}
     try:
@@ -117,9 +133,12 @@ def judgements(path: Path, questions: Container[str]) -> dict[str, tuple[int, di
                 if not line.strip() or (number == 1 and parts[0] == "query-id"):
                     continue
                 if len(parts) != 3 or not _is_score(parts[2]):
-                    raise PipelineError(f"{path}:{number}: {line[:80]!r} is not query-id<TAB>corpus-id<TAB>score")
-                if parts[0] not in questions:
+                    shown = line.rstrip("\r\n")[:80]
+                    raise PipelineError(f"{path}:{number}: {shown!r} is not query-id<TAB>corpus-id<TAB>score")
+                if questions is not None and parts[0] not in questions:
                     raise PipelineError(f"{path}:{number}: question {parts[0]!r} is not in queries.jsonl")
+                if passages is not None and parts[1] not in passages:
+                    raise PipelineError(f"{path}:{number}: passage {parts[1]!r} is not in corpus.jsonl")
                 judged.setdefault(parts[0], (number, {}))[1][parts[1]] = int(parts[2])
     except OSError as error:
         raise PipelineError(f"cannot read {path}: {error.strerror}") from error

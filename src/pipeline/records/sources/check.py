@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -68,6 +69,29 @@ def as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
+
+
+def references(value: Any, where: str, field: str) -> list[Ref]:
+    """Passages by id: an id, `{"id": …, "score": …}`, or a list of these."""
+    found = []
+    for item in as_list(value):
+        entry = item if isinstance(item, dict) else {"id": item}
+        if "id" not in entry:
+            raise PipelineError(f"{where}: {field} has a passage without id", fix="rows beside a corpus name ids")
+        found.append((as_id(entry["id"], where, field), as_score(entry.get("score"), where, field)))
+    return found
+
+
+def as_json(value: Any, where: str) -> Any:
+    """A value that strict JSON can hold in UTF-8, so that it can be written again as it was read."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        raise PipelineError(
+            f"{where} holds a value that no file of strict JSON can: {error}",
+            fix="replace NaN, Infinity and halves of surrogate pairs",
+        ) from error
+    return value
 
 
 def inline_key(text: str, title: str = "") -> str:

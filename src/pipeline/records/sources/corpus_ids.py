@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.records.sources.check import Ref, as_id, as_list, as_object, as_score, as_text
+from pipeline.records.sources.check import as_id, as_list, as_object, as_text, references
 from pipeline.records.sources.corpora import Corpora
 from pipeline.records.sources.draft import Corpus, Draft, Part
 from pipeline.records.training import REQUIRED
@@ -55,17 +55,6 @@ def _add(draft: Draft, number: int, item: Any, corpora: dict[str, int]) -> None:
     positives, negatives = references(row["pos_doc"], where, "pos_doc"), references(row["neg_doc"], where, "neg_doc")
     if not positives:
         raise PipelineError(f"{where} has no positive in pos_doc")
-    known = [as_id(name, where, "known_pos_ids") for name in as_list(row.get("known_pos_ids"))]
+    known = [name for name, _ in references(row.get("known_pos_ids"), where, "known_pos_ids")]
     question = as_text(row["question"], where, "question")
     draft.add(number, question_id, question, positives, negatives, known, corpora[corpus_id])
-
-
-def references(value: Any, where: str, field: str) -> list[Ref]:
-    """Passages by id: an id, `{"id": …, "score": …}`, or a list of these."""
-    found = []
-    for item in as_list(value):
-        entry = item if isinstance(item, dict) else {"id": item}
-        if "id" not in entry:
-            raise PipelineError(f"{where}: {field} has a passage without id", fix="rows beside a corpus name ids")
-        found.append((as_id(entry["id"], where, field), as_score(entry.get("score"), where, field)))
-    return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
+from pipeline.records.sources.check import kind_of
 from pipeline.records.sources.records import ACCEPTED, POSITIVE, QUESTION
 from pipeline.run.files import read_jsonl
 
@@ -66,12 +67,18 @@ def records_of_table(path: Path, kind: str) -> Iterator[tuple[int, Any]]:
     return _parquet_records(path) if kind == "parquet" else _text_records(path, "\t" if kind == "tsv" else ",")
 
 
+def names_a_corpus(document: Any) -> bool:
+    """Whether a parsed file is `{"corpus": …, "data": […]}`; a row may have a field `corpus` too."""
+    return isinstance(document, dict) and "corpus" in document and isinstance(document.get("data"), list)
+
+
 def records_of_json(path: Path, document: Any) -> list[tuple[int, Any]]:
-    """A list of records, `{"data": […]}`, or one record."""
+    """A list of records, `{"data": […]}`, or one record, which may have a field `data` too."""
     if isinstance(document, dict):
-        document = document.get("data", [document])
+        held = document.get("data")
+        document = held if isinstance(held, list) else [document]
     if not isinstance(document, list):
-        raise PipelineError(f"{path}: `data` must be a list of rows", fix=ACCEPTED)
+        raise PipelineError(f"{path}: rows are a list or an object, found {kind_of(document)}", fix=ACCEPTED)
     return list(enumerate(document))
 
 

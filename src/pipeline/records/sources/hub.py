@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import PipelineError
-from pipeline.records.sources.check import as_id, as_list, as_object, as_text
+from pipeline.records.sources.check import as_id, as_list, as_object, as_text, references
 from pipeline.records.sources.corpora import Corpora
-from pipeline.records.sources.corpus_ids import references
 from pipeline.records.sources.draft import Corpus, Draft, Part
 from pipeline.records.sources.files import first_line
 from pipeline.records.sources.records import read_records

@@ -15,7 +15,7 @@ from pipeline.records.sources.beir import is_beir, read_beir_rows
 from pipeline.records.sources.corpora import Corpora
 from pipeline.records.sources.corpus_ids import read_corpus_ids
 from pipeline.records.sources.draft import Part
-from pipeline.records.sources.files import kind_of_file, records_of_json, records_of_table
+from pipeline.records.sources.files import kind_of_file, names_a_corpus, records_of_json, records_of_table
 from pipeline.records.sources.hub import read_hub
 from pipeline.records.sources.records import ACCEPTED, read_records
 from pipeline.records.sources.rows import Rows
@@ -103,7 +103,7 @@ def _read(source: Source, kind: str, corpora: Corpora) -> list[Part]:
     file_kind = kind_of_file(path)
     if file_kind == "json":
         document = read_json(path)
-        if isinstance(document, dict) and "corpus" in document:
+        if names_a_corpus(document):
             return [read_corpus_ids(path, document, corpora)]
         records, unit = records_of_json(path, document), "row"
     else:

@@ -6,13 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.records.passages import Passage
-from pipeline_prep.duplicates import near_duplicate_pairs, words
+from pipeline_prep.duplicates import LONG, near_duplicate_pairs, words
 from pipeline_prep.union_find import UnionFind
 
 Tie = tuple[str, ...]
 
-SHORT_PASSAGE = 20
-"""Near-duplicate passages with fewer words join no documents: headings and stock phrases are alike everywhere."""
 BOILERPLATE_SHARE = 0.1
 BOILERPLATE_DOCUMENTS = 3
 """A passage that returns, nearly the same, in more documents than both of these is boilerplate and joins none."""
@@ -52,16 +50,18 @@ def document_texts(passages: Iterable[Passage], documents: set[str]) -> dict[str
 def near_duplicate_ties(passages: Sequence[Passage], documents: set[str], threshold: float) -> NearTies:
     """Ties between `documents` whose whole text, or one of whose longer passages, is nearly the same.
 
-    Passages that are equal word for word are not looked at: they are ties of their own, always.
+    Passages of fewer than `LONG` words join no documents: headings and stock phrases are alike everywhere. Passages
+    that are equal word for word are not looked at: they are ties of their own, always.
     """
     texts = document_texts(passages, documents)
     names = list(texts)
     whole = [(names[i], names[j]) for i, j in near_duplicate_pairs(list(texts.values()), threshold)]
     joined = len({name for pair in whole for name in pair})
     inside = [passage for passage in passages if not documents.isdisjoint(passage.documents)]
-    if len(inside) <= len(names):  # one passage each: the document is the passage
+    if len(inside) == len(names) and all(len(item.documents) == 1 for item in inside):
+        # One passage each, shared with nobody: the documents are the passages.
         return NearTies(whole, joined)
-    inside = sorted((item for item in inside if len(words(item.text)) >= SHORT_PASSAGE), key=lambda item: item.id)
+    inside = sorted((item for item in inside if len(words(item.text)) >= LONG), key=lambda item: item.id)
     alike = UnionFind[int]()
     for pair in near_duplicate_pairs([item.text for item in inside], threshold):
         alike.join(pair)

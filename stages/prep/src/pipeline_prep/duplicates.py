@@ -1,4 +1,4 @@
-"""Texts that are nearly the same: shared word sequences (Jaccard), found with MinHash and verified exactly.
+"""Texts that are nearly the same: shared word sequences (Jaccard). MinHash says who may have a pair; that is checked.
 
 Shingling, MinHash and banding as in Broder (1997), "On the resemblance and containment of documents",
 https://doi.org/10.1109/SEQUEN.1997.666900, and Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3,
@@ -12,23 +12,26 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from contextlib import contextmanager
 
 import numpy as np
 
-from pipeline_prep.union_find import UnionFind
+from pipeline.run.progress import progress
+from pipeline_prep.overlaps import FeatureSets, Lookup, joined_pairs
 
 WORDS = 5
 """Words of a shingle."""
 SKETCH = 128
-"""Hash values of a sketch; the error of an estimated Jaccard is at most sqrt(1 / 4 / 128) = 0.044."""
+"""Hash values of a sketch."""
 RECALL = 0.9999
 """Least probability that a pair exactly at the threshold is looked at; those above it have more."""
-SLACK = 0.15
-"""A pair whose estimate lies this far below the threshold (more than three standard errors) is not verified."""
+LONG = 20
+"""Words from which on a text that lies in another counts as a part of it: shorter ones are headings and phrases."""
 
 Features = Callable[[str], frozenset[int]]
 
+_MANY = 20_000
+_NOBODY = np.empty(0, np.int64)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 # Scripts written without spaces: each of their characters is a word of its own.
 _UNSPACED = (
@@ -78,68 +81,55 @@ def near_duplicate_pairs(
     """Pairs (i, j) with i < j and a Jaccard of at least `threshold`, ascending.
 
     Not all of them, but enough that whatever is joined by all is joined, transitively, by these: a thousand copies of
-    one page give 999 pairs, not half a million. 150 words cost about 0.3 ms.
+    one page give 999 pairs, not half a million. 150 words cost about 0.3 ms, and as much again where another text looks
+    like them.
     """
-    sketches = _sketches(texts, features)
-    held = lru_cache(maxsize=4096)(lambda number: features(texts[number]))
-    joined: UnionFind[int] = UnionFind()
-    refuted: set[tuple[int, int]] = set()
+    suspects = np.unique(np.concatenate([_NOBODY, *_buckets(_sketches(texts, features), threshold)])).tolist()
+    sets = FeatureSets(features(texts[number]) for number in suspects)
     pairs = []
-    for members in _buckets(sketches, threshold):
-        groups = np.array([joined.root(number) for number in members.tolist()])
-        for place, number in enumerate(members.tolist()):
-            later = np.flatnonzero(groups[place + 1 :] != groups[place]) + place + 1
-            for other in _likely(sketches, number, members[later], threshold):
-                pair = (number, other)
-                if pair in refuted or joined.root(number) == joined.root(other):
-                    continue
-                if jaccard(held(number), held(other)) < threshold:
-                    refuted.add(pair)
-                    continue
-                pairs.append(pair)
-                joined.join(pair)
-                groups[groups == groups[members == other]] = groups[place]
+    with _followed("near-duplicates: comparing", len(suspects)) as advance:
+        for later, earlier in joined_pairs(sets, threshold):
+            if earlier >= 0:
+                pairs.append((suspects[earlier], suspects[later]))
+            else:
+                advance()
     return sorted(pairs)
 
 
 def near_duplicates_of(
-    texts: Sequence[str], others: Sequence[str], threshold: float, features: Features = shingles
+    texts: Sequence[str],
+    others: Sequence[str],
+    threshold: float,
+    features: Features = shingles,
+    contained: bool = False,
 ) -> np.ndarray:
-    """For each text the number of one of the `others` that is this alike, -1 for none: int64 [n].
+    """For each text the number of the first of the `others` that is this alike, -1 for none: int64 [n].
 
-    A text that has nothing in common with any of the others costs 0.1 ms for 150 words, else as in the pairs.
+    All are found, without sketches. 150 words cost about 0.2 ms.
+
+    Args:
+        contained: a text of at least 20 words counts as alike too if as much of it stands in the other as two texts of
+            one length and this Jaccard share, however long the other is; and the other way round.
     """
     found = np.full(len(texts), -1, np.int64)
     if not len(texts) or not len(others):
         return found
-    common = frozenset().union(*map(features, others))
-
-    def worth_a_sketch(text: str) -> frozenset[int]:
-        found = features(text)
-        return frozenset() if common.isdisjoint(found) else found
-
-    sketches = _sketches([*texts, *others], worth_a_sketch)
-    held = lru_cache(maxsize=4096)(lambda number: features(others[number]))
-    for members in _buckets(sketches, threshold):
-        among = members[members >= len(texts)]
-        if not len(among):
-            continue
-        for number in members[members < len(texts)].tolist():
-            if found[number] >= 0:
-                continue
-            own = None
-            for other in _likely(sketches, number, among, threshold):
-                own = features(texts[number]) if own is None else own
-                if jaccard(own, held(other - len(texts))) >= threshold:
-                    found[number] = other - len(texts)
-                    break
+    lookup = Lookup(FeatureSets(map(features, others)), threshold, LONG - WORDS + 1 if contained else None)
+    with _followed("near-duplicates: looking up", len(texts)) as advance:
+        for number, text in enumerate(texts):
+            found[number] = lookup.first(features(text))
+            advance()
     return found
 
 
-def _likely(sketches: np.ndarray, number: int, others: np.ndarray, threshold: float) -> list[int]:
-    """Those of `others` whose estimated Jaccard with text `number` does not lie far below the threshold."""
-    alike = (sketches[others] == sketches[number]).mean(axis=1)
-    return others[alike >= threshold - SLACK].tolist()
+@contextmanager
+def _followed(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """Progress lines for work of more than some seconds."""
+    if total < _MANY:
+        yield lambda: None
+        return
+    with progress(title, total, "texts") as bar:
+        yield bar.advance
 
 
 def _buckets(sketches: np.ndarray, threshold: float) -> Iterator[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,8 +74,8 @@ class Keep:
     folder: Path
     queries: Batches = field(default_factory=Batches)
     passages: Batches = field(default_factory=Batches)
-    reuse: bool = True
-    """False: vectors of runs that came to their end are encoded anew; those of an interrupted run still count."""
+    fresh_for: str | None = None
+    """Encode everything anew for this output: only what an interrupted run for the same one left still counts."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,12 @@ class Encoded:
     passages: StoredPassages
     contract: EncodingContract
     store: VectorStore
+    shared: VectorStore
+
+    def finish(self) -> None:
+        """Give what was encoded anew to all later runs."""
+        if self.store.folder != self.shared.folder:
+            self.store.publish(self.shared)
 
 
 def encode(
@@ -96,12 +103,13 @@ def encode(
         PipelineError: the model gives a vector that is not finite.
     """
     contract = encoder.contract
-    store = VectorStore(keep.folder, store_key(encoder, model.reference, model.options.revision), contract.normalize)
-    if not keep.reuse and store.finished:
-        world.wait()  # every process has looked before the first one deletes
-        if world.leads:
-            store.forget()
-        world.wait()
+    key = store_key(encoder, model.reference, model.options.revision)
+    shared = VectorStore(keep.folder, key, contract.normalize)
+    own = f".fresh-{hashlib.sha256(keep.fresh_for.encode()).hexdigest()[:16]}" if keep.fresh_for else ""
+    store = VectorStore(keep.folder / own, key, contract.normalize)
+    if world.leads:
+        store.sweep()
+    world.wait()
 
     def passage_texts(numbers: np.ndarray) -> list[str]:
         rows = corpus.take(numbers)
@@ -113,4 +121,4 @@ def encode(
 
     passages = encode_corpus(encoder, store, "passage", len(corpus), passage_texts, keep.passages, world)
     queries = encode_corpus(encoder, store, "query", len(questions), query_texts, keep.queries, world)
-    return Encoded(queries.take(np.arange(len(questions))), passages, contract, store)
+    return Encoded(queries.take(np.arange(len(questions))), passages, contract, store, shared)

@@ -26,15 +26,21 @@ def protected_by_frozen(test_set: TestSet) -> Protected:
     """Its documents (of the passages that count, and those its questions name), passages and questions."""
     relevant = sorted({key for judged in test_set.qrels.values() for key in judged})
     named = {name for key in relevant for name in test_set.corpus[key].documents}
-    named.update(name for metadata in test_set.metadata.values() for name in _file_names(metadata.get("file_name")))
+    named.update(name for metadata in test_set.metadata.values() for name in file_names(metadata))
+    passages = test_set.corpus.values()
+    unnamed = [test_set.corpus[key].text for key in relevant if not test_set.corpus[key].documents]
     return Protected(
-        frozenset(named),
-        list(document_texts(test_set.corpus.values(), named).values()),
-        [test_set.corpus[key].text for key in relevant],
-        list(test_set.queries.values()),
+        documents=frozenset(named),
+        document_texts=[*document_texts(passages, named).values(), *unnamed],
+        content=[item.text for item in passages if not named.isdisjoint(item.documents)],
+        answers=[test_set.corpus[key].text for key in relevant],
+        unnamed=unnamed,
+        questions=list(test_set.queries.values()),
     )
 
 
-def _file_names(value: object) -> list[str]:
+def file_names(metadata: object) -> list[str]:
+    """The source documents that the metadata of a question name: `file_name`, one or a list."""
+    value = metadata.get("file_name") if isinstance(metadata, dict) else None
     names = value if isinstance(value, list) else [value]
     return [name for name in names if isinstance(name, str)]

@@ -22,8 +22,13 @@ Listed = dict[str, set[str]]
 """Name of a document as listed -> the groups it stands in."""
 
 
-def ties_of_groups(files: Sequence[str], strategy: Literal["dedupped", "cluster"], documents: set[str]) -> list[Tie]:
-    """Sets of `documents` that stand in one group, sorted.
+def ties_of_groups(
+    files: Sequence[str],
+    strategy: Literal["dedupped", "cluster"],
+    documents: set[str],
+    frozen: Iterable[str] = (),
+) -> list[Tie]:
+    """Sets of `documents`, and of those of a `frozen` test set, that stand in one group, sorted.
 
     A document is found by its normalised path, else without its ending, else by its base name without ending. With
     `dedupped` groups that share a listed document are one; with `cluster` such a document is an error.
@@ -42,15 +47,22 @@ def ties_of_groups(files: Sequence[str], strategy: Literal["dedupped", "cluster"
     joined = UnionFind(group for groups in listed.values() for group in groups)
     for groups in listed.values():
         joined.join(sorted(groups))
-    found: dict[str, list[str]] = {}
-    for document, name in _matches(sorted(documents), listed, lambda name: joined.root(min(listed[name]))).items():
-        found.setdefault(joined.root(min(listed[name])), []).append(document)
-    if not found:
+
+    def group_of(name: str) -> str:
+        return joined.root(min(listed[name]))
+
+    matches = _matches(sorted(documents), listed, group_of)
+    if not matches:
         raise PipelineError(
             f"groups_json: none of the {len(listed):,} documents in {', '.join(files)} is one of the "
             f"{len(documents):,} with questions, such as {min(documents)!r}",
             fix="list documents by the file_name that the records give them",
         )
+    # Matched apart: a path of the test set takes no name away from a document of ours.
+    matches |= _matches(sorted(set(frozen) - documents), listed, group_of)
+    found: dict[str, list[str]] = {}
+    for document, name in sorted(matches.items()):
+        found.setdefault(group_of(name), []).append(document)
     return sorted(tuple(group) for group in found.values() if len(group) > 1)
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import PipelineError
 from pipeline.records.training import TrainingRow
 from pipeline.retrieval.encode_corpus import Batches
 from pipeline.retrieval.hardware import encode_batch_tokens
+from pipeline.retrieval.passages import Passages
 from pipeline.retrieval.world import World
 from pipeline.run.stage import StageResult, StageRun, run_stage
+from pipeline.schemas.mining import MiningKeys
 from pipeline.schemas.prep import PrepConfig
-from pipeline_prep.encoding import Encoded, Keep, encode
+from pipeline_prep.encoding import Keep, encode
 from pipeline_prep.funnel import Funnel
 from pipeline_prep.inputs.read import read_input
 from pipeline_prep.inputs.train_file import read_train_file
@@ -23,7 +27,7 @@ from pipeline_prep.mining.compute import make_compute
 from pipeline_prep.mining.mine import mine
 from pipeline_prep.mining.pool import Compute
 from pipeline_prep.mining.rescore import make_rescorer
-from pipeline_prep.mining.task import Mined, MiningTask
+from pipeline_prep.mining.task import MiningTask
 from pipeline_prep.model import model_of
 from pipeline_prep.outputs import write
 from pipeline_prep.prepared import Prepared, Side
@@ -36,7 +40,7 @@ from pipeline_prep.summary import counts, headline, mining_metrics, tell, warn_o
 
 def main(config: PrepConfig, run: StageRun) -> StageResult:
     """Filter the pairs, split them by document, mine hard negatives with the base model, unroll."""
-    world = World.join(config.dist_timeout_minutes)
+    world = World.join(config.dist_timeout_minutes, config.device)
     try:
         return prepare(config, run, world)
     finally:
@@ -51,6 +55,8 @@ def prepare(config: PrepConfig, run: StageRun, world: World) -> StageResult:
     number = {key: place for place, key in enumerate(converted.passages)}
 
     model = model_of(config, run.command_line)
+    # Before the corpus is encoded: a key or an address that is missing must not cost hours.
+    rescorer = make_rescorer(config, run.folder, model.device) if world.leads else None
     batches = Batches(encode_batch_tokens(config.encode_batch_tokens, model.device))
     keep = Keep(Path(config.cache_embeddings_dir), batches, batches)
     encoder = model.load()
@@ -58,26 +64,27 @@ def prepare(config: PrepConfig, run: StageRun, world: World) -> StageResult:
     del encoder
     compute = make_compute(config, model.device, encoded.passages, encoded.queries, config.seed, world)
 
-    tasks = [mining_task(rows, corpus, number, splits.hidden) for rows in (train, val)]
-    places = [range(len(train)), range(len(train), len(train) + len(val))]
-    if config.round_trip_top_k:
-        kept = [
-            round_trip(rows, task, encoded, place, config.round_trip_top_k, compute, funnel)
-            for rows, task, place in zip((train, val), tasks, places, strict=True)
-        ]
-        train, val = ([rows[item] for item in some] for rows, some in zip((train, val), kept, strict=True))
-        places = [[place[item] for item in some] for place, some in zip(places, kept, strict=True)]
-        tasks = [mining_task(rows, corpus, number, splits.hidden) for rows in (train, val)]
-        close_round_trip(funnel, train, val, config.round_trip_top_k)
-
-    mined = mine_both(tasks, encoded, places, config, model.device, compute, run.folder)
-    sides = [Side(rows, task, found) for rows, task, found in zip((train, val), tasks, mined, strict=True)]
-    for side in sides:
+    sides = [
+        (rows, mining_task(rows, corpus, number, splits.hidden, splits.apart), queries)
+        for rows, queries in ((train, encoded.queries[: len(train)]), (val, encoded.queries[len(train) :]))
+    ]
+    if config.round_trip_top_k and not config.train_input_file:
+        k = config.round_trip_top_k
+        sides = [round_trip(*side, encoded.passages, k, compute, funnel) for side in sides]
+        close_round_trip(funnel, sides, config)
+    mined = []
+    for (rows, task, queries), rules in zip(sides, (config, rules_of_val(config)), strict=True):
+        found = mine(task, queries, encoded.passages, rules, seed=config.seed, compute=compute, rescorer=rescorer)
+        mined.append(Side(rows, task, found))
+    if rescorer:
+        rescorer.close()
+    for side in mined:
         fill(side.rows, side.task, side.mined)
-    unrolled = unroll(train)
-    funnel.close("mined", len(train) + len(val), f"{len(unrolled):,} training rows after unrolling, one positive each")
+    unrolled = unroll(mined[0].rows)
+    left = sum(len(side.rows) for side in mined)
+    funnel.close("mined", left, f"{len(unrolled):,} training rows after unrolling, one positive each")
 
-    made = Prepared(funnel, converted, splits, *sides, unrolled, encoded.contract, compute.recall)
+    made = Prepared(funnel, converted, splits, *mined, unrolled, encoded.contract, compute.recall)
     outputs = write(run.folder, config, made) if world.leads else []
     tell(run.log, made, config.max_pos_docs)
     return StageResult(
@@ -109,11 +116,12 @@ def read(
         training_rows(splits[name], config.corpus_id, config.max_pos_docs, config.excess_positives, funnel)
         for name in ("train", "val")
     )
-    if not train:
-        raise PipelineError(
-            f"every training question has more than max_pos_docs={config.max_pos_docs} positives",
-            fix="set excess_positives=truncate, or raise max_pos_docs",
-        )
+    for name, rows in (("train", train), ("val", val)):
+        if splits[name] and not rows:
+            raise PipelineError(
+                f"every {name} question has more than max_pos_docs={config.max_pos_docs} positives",
+                fix="set excess_positives=truncate, or raise max_pos_docs",
+            )
     return converted, splits, train, val
 
 
@@ -128,52 +136,46 @@ def corpus_table(converted: Converted) -> pa.Table:
     return pa.table({name: pa.array(values, pa.large_string()) for name, values in columns.items()})
 
 
+Asked = tuple[list[TrainingRow], MiningTask, np.ndarray]
+"""Rows, the same as a task, and the vectors of their questions."""
+
+
 def round_trip(
     rows: list[TrainingRow],
     task: MiningTask,
-    encoded: Encoded,
-    places: range,
+    queries: np.ndarray,
+    passages: Passages,
     k: int,
     compute: Compute,
     funnel: Funnel,
-) -> list[int]:
+) -> Asked:
     """The rows whose passage the base model finds again; the others go into the funnel."""
-    queries = encoded.queries[places.start : places.stop]
-    found = found_again(queries, encoded.passages, task.known, k, compute)
+    found = found_again(queries, passages, task.known, k, compute)
     for row, kept in zip(rows, found, strict=True):
         if not kept:
             funnel.reject("not found again", row.question_id, row.question, f"no positive among the first {k}")
-    return [place for place, kept in enumerate(found) if kept]
+    kept = np.flatnonzero(found)
+    return [rows[place] for place in kept], task.rows(kept), queries[kept]
 
 
-def close_round_trip(funnel: Funnel, train: list[TrainingRow], val: list[TrainingRow], k: int) -> None:
-    funnel.close("round trip", len(train) + len(val), "of train and val; test is never filtered")
-    if not train:
-        raise PipelineError(
-            f"the base model finds no training question's passage among its first {k}",
-            fix="set round_trip_top_k=null, or look at the questions in rejected.jsonl",
-        )
-
-
-def mine_both(tasks, encoded, places, config, device, compute, folder) -> list[Mined]:
-    """Negatives for train and for val."""
-    rescorer = make_rescorer(config, folder, device) if compute.world.leads else None
-    try:
-        return [
-            mine(
-                task,
-                encoded.queries[list(place)],
-                encoded.passages,
-                config,
-                seed=config.seed,
-                compute=compute,
-                rescorer=rescorer,
+def close_round_trip(funnel: Funnel, sides: list[Asked], config: PrepConfig) -> None:
+    """
+    Raises:
+        PipelineError: no question of a side that was asked for is left.
+    """
+    left = [len(rows) for rows, _, _ in sides]
+    funnel.close("round trip", sum(left), "of train and val; test is never filtered")
+    for name, count, ratio in zip(("training", "validation"), left, (1, config.val_ratio), strict=True):
+        if not count and ratio:
+            raise PipelineError(
+                f"the base model finds no {name} question's passage among its first {config.round_trip_top_k}",
+                fix="set round_trip_top_k=null, or look at the questions in rejected.jsonl",
             )
-            for task, place in zip(tasks, places, strict=True)
-        ]
-    finally:
-        if rescorer:
-            rescorer.close()
+
+
+def rules_of_val(config: PrepConfig) -> MiningKeys:
+    """As for train, but rescoring adds no positives: they would be of documents that train may use."""
+    return replace(config, rescore_action="drop")
 
 
 def no_questions(config: PrepConfig, funnel: Funnel) -> PipelineError:

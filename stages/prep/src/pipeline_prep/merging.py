@@ -19,6 +19,9 @@ def merge_identical(
     wrong. Where the documents fell into different splits the question is dropped from all: it would either stand on
     both sides or count an answer as wrong. Joining the documents instead would let a single vague question tie a whole
     corpus together.
+
+    The metadata of a merged question are those of the first, with all its documents in `file_name` and, where the
+    answers differ, all of them in `answers`.
     """
     same: dict[str, list[Question]] = {}
     for question in questions:
@@ -44,4 +47,13 @@ def _merged(group: list[Question]) -> Question:
     # What answers one of them answers all.
     negatives = dict.fromkeys(key for question in group for key in question.negatives if key not in positives)
     metadata = {**group[0].metadata, "file_name": list(documents)}
+    answers = list(dict.fromkeys(answer for question in group for answer in _answers(question)))
+    if len(answers) > 1:
+        metadata["answers"] = answers
     return replace(group[0], documents=documents, positives=positives, negatives=tuple(negatives), metadata=metadata)
+
+
+def _answers(question: Question) -> list[str]:
+    several = question.metadata.get("answers")
+    found = [question.metadata.get("answer"), *(several if isinstance(several, list) else ())]
+    return [answer for answer in found if isinstance(answer, str) and answer.strip()]

@@ -85,7 +85,8 @@ def mining_args(config: PrepConfig, contract: EncodingContract) -> dict[str, Any
     }
 
 
-def rule_args(rules: MiningKeys) -> dict[str, Any]:
+def rule_args(rules: PrepConfig) -> dict[str, Any]:
     """Which passages could become negatives."""
     keys = keys_of(MiningKeys)
-    return {name: getattr(rules, name) for name, item in keys.items() if item.spec.affects_output}
+    chosen = {name: getattr(rules, name) for name, item in keys.items() if item.spec.affects_output}
+    return {**chosen, "ann_above": rules.ann_above}

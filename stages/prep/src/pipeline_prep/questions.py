@@ -27,9 +27,7 @@ class Question:
 
     @property
     def key(self) -> str:
-        """Equal for questions that differ in case, spacing, Unicode form or the mark at the end alone."""
-        folded = unicodedata.normalize("NFKC", self.text).casefold()
-        return " ".join(folded.split()).rstrip("?!. ") or folded
+        return question_key(self.text)
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,12 @@ class Converted:
     questions: list[Question]
     ties: list[tuple[str, ...]]
     given: dict[str, str] = field(default_factory=dict)
+
+
+def question_key(text: str) -> str:
+    """Equal for questions that differ in case, spacing, Unicode form or the mark at the end alone."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(folded.split()).rstrip("?!. ") or folded
 
 
 def question_id(text: str, documents: tuple[str, ...]) -> str:

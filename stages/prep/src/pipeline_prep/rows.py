@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,18 +39,23 @@ def training_rows(
 
 
 def mining_task(
-    rows: Sequence[TrainingRow], corpus: pa.Table, number: dict[str, int], hidden: Iterable[str] = ()
+    rows: Sequence[TrainingRow],
+    corpus: pa.Table,
+    number: dict[str, int],
+    hidden: Iterable[str] = (),
+    apart: Iterable[str] = (),
 ) -> MiningTask:
     """The rows over a corpus; `number` says in which row of it a passage stands."""
     return MiningTask(
         question_ids=[row.question_id for row in rows],
         questions=[row.question for row in rows],
-        answers=[_answer(row) for row in rows],
+        answers=[answers_of(row.extra) for row in rows],
         corpus=corpus,
         positives=_numbers([row.positives for row in rows], number),
         known=_numbers([row.known_positives for row in rows], number, ascending=True),
         given=_numbers([row.negatives for row in rows], number),
         hidden=np.array(sorted(number[key] for key in hidden if key in number), np.int64),
+        apart=np.array(sorted(number[key] for key in apart if key in number), np.int64),
     )
 
 
@@ -66,6 +71,8 @@ def fill(rows: Sequence[TrainingRow], task: MiningTask, mined: Mined) -> None:
         row.negative_scores = dict(zip(row.negatives, mined.scores[span].tolist(), strict=True))
         found = [ids[int(item)].as_py() for item in mined.promoted[number]]
         row.positives = [*row.positives, *found]
+        span = slice(mined.promoted.offsets[number], mined.promoted.offsets[number + 1])
+        row.positive_scores |= dict(zip(found, mined.promoted_scores[span].tolist(), strict=True))
         if found:
             row.extra["known_pos_ids"] = list(dict.fromkeys([*row.extra.get("known_pos_ids", ()), *row.positives]))
 
@@ -91,10 +98,13 @@ def unroll(rows: Iterable[TrainingRow]) -> list[TrainingRow]:
     return unrolled
 
 
-def _answer(row: TrainingRow) -> str:
-    metadata = row.extra.get("metadata")
-    answer = metadata.get("answer") if isinstance(metadata, dict) else row.extra.get("answer")
-    return answer if isinstance(answer, str) else ""
+def answers_of(row: Mapping[str, Any]) -> list[str]:
+    """The answers that a row's own fields or its `metadata` tell: `answer`, and `answers` of merged questions."""
+    metadata = row.get("metadata")
+    told = metadata if isinstance(metadata, dict) else row
+    several = told.get("answers")
+    found = [told.get("answer"), *(several if isinstance(several, list) else [])]
+    return list(dict.fromkeys(item for item in found if isinstance(item, str) and item.strip()))
 
 
 def _numbers(rows: Sequence[Iterable[str]], number: dict[str, int], ascending: bool = False) -> Ragged:

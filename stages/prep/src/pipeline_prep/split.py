@@ -17,10 +17,11 @@ from pipeline_prep.frozen import protected_by_frozen, read_frozen
 from pipeline_prep.funnel import Funnel
 from pipeline_prep.groups import ties_of_groups
 from pipeline_prep.leaks import (
+    Barred,
     Protected,
-    answers_of_test,
-    documents_of_test,
+    barred_by,
     protected_by,
+    without_answers_of,
     without_repeats,
     without_test_content,
 )
@@ -35,6 +36,8 @@ class Splits:
     Attributes:
         questions: split -> questions; no test questions with `frozen`.
         hidden: ids of passages that answer a test question, or nearly repeat one that does: nobody's negatives.
+        apart: ids of our passages that stand in documents of test or val, or repeat what stands in those of test: no
+            training question may get one of them as a further positive. Holds `hidden`.
         counts: documents of each split, groups, what was joined and removed; for the report.
         frozen: the earlier test set, where one is used again.
     """
@@ -43,6 +46,7 @@ class Splits:
     hidden: frozenset[str]
     counts: dict[str, Any] = field(default_factory=dict)
     frozen: TestSet | None = None
+    apart: frozenset[str] = frozenset()
 
     def __getitem__(self, split: str) -> list[Question]:
         return self.questions[split]
@@ -73,19 +77,16 @@ class _Splitting:
         given = self._given(ordered)
         pool, val, test = (given[name] for name in SPLITS)
         documents = {name for question in ordered for name in question.documents}
-        known = self._known_groups(documents)
+        protected = self._protected(test)
+        known = self._known_groups(documents, protected)
         ratios = self._ratios(given)
         near = NearTies()
         if self.alike is not None and sum(map(bool, ratios.values())) > 1:
             near = near_duplicate_ties(list(self.converted.passages.values()), documents, self.alike)
 
-        protected = self._protected(test)
-        hidden: frozenset[str] = frozenset()
         if protected:
-            taken = documents_of_test(self.converted, documents, known, protected, self.alike)
-            hidden = answers_of_test(self.converted.passages.values(), protected, self.alike)
-            pool, val = (self._clean(items, protected, taken, hidden) for items in (pool, val))
-
+            barred = barred_by(protected, self.converted, documents, known, self.alike)
+            pool, val = (self._clean(items, protected, barred) for items in (pool, val))
         split_of, groups = self._cut(pool, [*self.converted.ties, *known, *near.ties], ratios)
         splits = merge_identical(pool, split_of, self.funnel)
         if given["val"]:
@@ -94,13 +95,13 @@ class _Splitting:
             splits["test"] = test
         if not protected:
             protected = protected_by(self.converted, splits["test"])
-            hidden = answers_of_test(self.converted.passages.values(), protected, self.alike)
+            barred = barred_by(protected, self.converted, documents, known, self.alike)
             for name in ("train", "val"):
-                splits[name] = self._clean(splits[name], protected, set(), hidden)
-        val_texts = [question.text for question in splits["val"]]
-        splits["train"] = without_repeats(splits["train"], val_texts, "val", self.same_question, self.funnel)
-        self._need_all(splits, [name for name in SPLITS if ratios[name] > 0 or given[name]])
-        return Splits(splits, hidden, self._close(splits, groups, near), self.frozen)
+                splits[name] = self._clean(splits[name], protected, barred)
+        splits["train"] = self._apart_from_val(splits["train"], splits["val"])
+        self._need_all(splits, [name for name in SPLITS if ratios[name] > 0 or given[name]], len(groups))
+        apart = barred.passages | self._passages_of(splits["val"])
+        return Splits(splits, barred.answers, self._close(splits, groups, near), self.frozen, apart)
 
     def _given(self, questions: Iterable[Question]) -> dict[str, list[Question]]:
         """Split -> the questions whose input says that they belong there; identical ones are merged."""
@@ -116,10 +117,11 @@ class _Splitting:
             given[name] = merge_identical(given[name], everywhere, self.funnel)[name]
         return given
 
-    def _known_groups(self, documents: set[str]) -> list[Tie]:
+    def _known_groups(self, documents: set[str], protected: Protected | None) -> list[Tie]:
         if self.config.split_strategy == "random" or not self.config.groups_json:
             return []
-        return ties_of_groups(self.config.groups_json, self.config.split_strategy, documents)
+        tested = protected.documents if protected else ()
+        return ties_of_groups(self.config.groups_json, self.config.split_strategy, documents, tested)
 
     def _protected(self, test: list[Question]) -> Protected | None:
         """The test set, if it is known before anything is cut."""
@@ -127,19 +129,31 @@ class _Splitting:
             return protected_by_frozen(self.frozen)
         return protected_by(self.converted, test) if test else None
 
-    def _clean(
-        self, questions: Sequence[Question], protected: Protected, documents: set[str], answers: frozenset[str]
-    ) -> list[Question]:
-        kept = without_test_content(questions, documents, answers, self.funnel)
+    def _clean(self, questions: Sequence[Question], protected: Protected, barred: Barred) -> list[Question]:
+        kept = without_test_content(questions, barred, self.funnel)
         return without_repeats(kept, protected.questions, "test", self.same_question, self.funnel)
+
+    def _apart_from_val(self, train: Sequence[Question], val: Sequence[Question]) -> list[Question]:
+        kept = without_answers_of(train, val, self.funnel)
+        return without_repeats(kept, [question.text for question in val], "val", self.same_question, self.funnel)
+
+    def _passages_of(self, questions: Iterable[Question]) -> frozenset[str]:
+        """Ids of all passages of their documents, and of those that answer them."""
+        asked = list(questions)
+        documents = {name for question in asked for name in question.documents}
+        inside = (item.id for item in self.converted.passages.values() if not documents.isdisjoint(item.documents))
+        return frozenset(inside).union(*(question.positives for question in asked))
 
     def _cut(
         self, pool: Sequence[Question], ties: Sequence[Tie], ratios: Ratios
     ) -> tuple[dict[str, str], list[list[str]]]:
         """Document -> split for the questions whose split nothing names, and the groups that were assigned."""
         if not pool:
+            needed = sum(ratio > 0 for ratio in ratios.values())
             raise PipelineError(
-                f"no question is left for training: {self._lost()}", fix="add documents that the test set does not use"
+                f"no question is left for training: {self._lost()}: at least {needed} independent documents that the "
+                "test set does not use are needed",
+                fix="add documents that the test set does not use",
             )
         asked = {name for question in pool for name in question.documents}
         own = [question.documents for question in pool if len(question.documents) > 1]
@@ -160,13 +174,15 @@ class _Splitting:
             ratios["test"] = 0
         return {name: 0 if given[name] and name != "train" else ratio for name, ratio in ratios.items()}
 
-    def _need_all(self, splits: dict[str, list[Question]], requested: list[str]) -> None:
-        for name in requested:
-            if not splits[name]:
-                raise PipelineError(
-                    f"the {name} split has no question left: {self._lost()}",
-                    fix=f"add documents, or set another seed{'' if name == 'train' else f', or set {name}_ratio=0'}",
-                )
+    def _need_all(self, splits: dict[str, list[Question]], requested: list[str], groups: int) -> None:
+        empty = [name for name in requested if not splits[name]]
+        if empty:
+            name = empty[0]
+            raise PipelineError(
+                f"the {name} split has no question left: {self._lost()}; {groups:,} independent documents with "
+                f"questions are not enough, at least {len(empty)} more with questions of their own are needed",
+                fix=f"add documents, or set another seed{'' if name == 'train' else f', or set {name}_ratio=0'}",
+            )
 
     def _removed(self) -> Counter[str]:
         return Counter(item["reason"] for item in self.funnel.rejected[self.before :])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.records.sources.beir import SPLITS, identified, judgements
+from pipeline.records.sources.beir import SPLITS, documents_of, identified, judgements, metadata_of
 from pipeline_prep.funnel import Funnel
 from pipeline_prep.inputs.gathered import Gathered
-from pipeline_prep.inputs.metadata import is_writable, plain
+from pipeline_prep.inputs.metadata import plain
 from pipeline_prep.questions import Converted, question_id
 
 _STRONGEST = ("test", "val", "train")
@@ -33,26 +32,28 @@ def read_beir(path: Path, funnel: Funnel) -> Converted:
     splits = _splits(folder, path)
     gathered = Gathered()
     corpus = _corpus(folder / "corpus.jsonl", gathered)
-    asked = {name: row for _, name, row in identified(folder / "queries.jsonl", "question")}
+    asked = {
+        name: (row["text"].strip(), metadata_of(row, where))
+        for where, name, row in identified(folder / "queries.jsonl", "question")
+    }
     given: dict[str, str] = {}
     read = kept = 0
     for split, file in splits:
-        for query, (line, judged) in judgements(file, asked).items():
-            where, row, read = f"{file}:{line}", asked[query], read + 1
-            if not row["text"].strip():
+        for query, (line, judged) in judgements(file, asked, corpus).items():
+            where, (text, metadata), read = f"{file}:{line}", asked[query], read + 1
+            if not text:
                 funnel.reject("empty question", where, "", f"question {query}", step="kept")
                 continue
-            right, wrong = _sides(judged, corpus, where)
+            right, wrong = _sides(judged, corpus)
             if not right:
-                funnel.reject("no positive", where, row["text"], "no passage with text is judged above 0", step="kept")
+                funnel.reject("no positive", where, text, "no passage with text is judged above 0", step="kept")
                 continue
-            text, documents = row["text"].strip(), gathered.documents_of(right)
+            documents = gathered.documents_of(right)
             before = given.setdefault(question_id(text, documents), split)
             if before != split:
                 funnel.reject("asked in two splits", where, text, f"kept in {before}", step="kept")
                 continue
-            metadata = plain(_object(row.get("metadata")))
-            gathered.question(text, documents, right, metadata, where, wrong)
+            gathered.question(text, documents, right, plain(metadata), where, wrong)
             kept += 1
     judged_in = ", ".join(file.name for _, file in splits)
     funnel.close("read", read, f"judged in {judged_in}; {len(asked):,} questions, {len(corpus):,} passages")
@@ -87,27 +88,13 @@ def _splits(folder: Path, path: Path) -> list[tuple[str, Path]]:
 def _corpus(path: Path, gathered: Gathered) -> dict[str, str | None]:
     """Id in the corpus -> id here; None for a passage without text."""
     return {
-        name: gathered.passage(row["text"], row["title"], _documents(row, where))
+        name: gathered.passage(row["text"], row["title"], documents_of(row, where))
         for where, name, row in identified(path, "passage")
     }
 
 
-def _documents(row: dict[str, Any], where: str) -> list[str]:
-    names = _object(row.get("metadata")).get("documents")
-    names = names if isinstance(names, list) else []
-    if not all(isinstance(name, str) and name and is_writable(name) for name in names):
-        raise PipelineError(f"{where}: metadata.documents must be a list of names")
-    return names
-
-
-def _sides(judged: dict[str, int], corpus: dict[str, str | None], where: str) -> tuple[list[str], list[str]]:
+def _sides(judged: dict[str, int], corpus: dict[str, str | None]) -> tuple[list[str], list[str]]:
     """The passages judged above 0, best first, and the others."""
-    if unknown := [name for name in judged if name not in corpus]:
-        raise PipelineError(f"{where}: passage {unknown[0]!r} is not in corpus.jsonl")
     ranked = sorted(judged, key=lambda name: (-judged[name], name))
     right = [key for name in ranked if judged[name] > 0 and (key := corpus[name])]
     return right, [key for name in ranked if judged[name] <= 0 and (key := corpus[name])]
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.records import sdg
-from pipeline.records.sources.files import kind_of_file, records_of_json, records_of_table
+from pipeline.records.sources.files import kind_of_file, names_a_corpus, records_of_json, records_of_table
 from pipeline.records.sources.records import ACCEPTED, is_labelled
 from pipeline.run.files import read_json
 
@@ -30,16 +30,17 @@ class InputFile:
 
 
 def find_files(path: Path) -> list[InputFile]:
-    """The files to read, all of one layout and ending.
+    """The files to read, all of one layout.
 
     Raises:
-        PipelineError: nothing is there, a file is of no known format, or a folder mixes formats (all are listed).
+        PipelineError: nothing is there, a file is of no known format, a folder mixes layouts (all files are listed), or
+            two of its files differ in their endings alone, as copies of one set do.
     """
     chosen = sdg.record_files(path)
     if not path.is_dir():
         return [look(chosen[0])]
     # Beside `generated_batch*.json` logs and reports may lie; another file of data may not: which one counts?
-    batches = chosen if chosen[0].name.startswith(sdg.BATCH) else []
+    batches = chosen[0].parent == path and chosen[0].name.startswith(sdg.BATCH)
     every = [*chosen, *(item for item in sdg.data_files(path) if item not in chosen)] if batches else chosen
     found, unknown = [], []
     for item in every:
@@ -50,9 +51,11 @@ def find_files(path: Path) -> list[InputFile]:
                 raise
             if item in chosen:
                 unknown.append(f"{item.name}: {error.message.removeprefix(str(item)).lstrip(': ')[:120]}")
-    if unknown or len({(item.layout, item.path.suffix) for item in found}) > 1:
+    stems = {item.path.stem for item in found}
+    beside = any(item.path not in chosen for item in found)
+    if unknown or beside or len({item.layout for item in found}) > 1 or len(stems) < len(found):
         raise PipelineError(
-            f"{path} is a folder of mixed formats or broken files: {_listed([*unknown, *map(str, found)])}",
+            f"{path} is a folder of mixed formats, copies or broken files: {_listed([*unknown, *map(str, found)])}",
             fix="name the file to read, or move the others away",
         )
     return found
@@ -74,7 +77,7 @@ def look(path: Path) -> InputFile:
         return InputFile(path, kind, PAIRS)
     if kind == "json":
         document = read_json(path)
-        if isinstance(document, dict) and "corpus" in document:
+        if names_a_corpus(document):
             return InputFile(path, kind, IDS)
         first = next(iter(records_of_json(path, document)), None)
     else:

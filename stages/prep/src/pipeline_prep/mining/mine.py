@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,15 +11,16 @@ from pipeline.records.sources.ragged import Ragged
 from pipeline.retrieval.passages import Passages
 from pipeline.retrieval.search import Limits, pair_scores
 from pipeline.schemas.mining import MiningKeys
-from pipeline_prep.mining.bm25 import bm25_candidates
+from pipeline_prep.mining.bm25 import Bm25Candidates
 from pipeline_prep.mining.candidates import Candidates, take_first
 from pipeline_prep.mining.pool import Compute, Pool
 from pipeline_prep.mining.rescore import Rescorer, answers_found
 from pipeline_prep.mining.rules import contains_answer, repeats_positive
 from pipeline_prep.mining.task import Mined, MiningTask
 
-_DRAWS = 8
-"""Passages drawn for each place that is to be filled at random; some of them do not pass the rules."""
+_ROUNDS = 8
+"""How often a passage is drawn for a place that is to be filled at random; some of them do not pass the rules."""
+_RESCORED_AT_ONCE, _ASKED_AT_ONCE = 2048, 1024
 
 
 def mine(
@@ -76,7 +77,6 @@ class _Miner:
         if rules.negative_max_score is not None:
             self.ceilings = np.minimum(self.ceilings, np.float32(rules.negative_max_score))
         self.floor = -np.inf if rules.negative_min_score is None else rules.negative_min_score
-        self.excluded = task.known.row_numbers, task.known.values
         promoted = self._rescore()
         given = self._given()
         chosen = self._choose(self._dense(), self._bm25(), given)
@@ -91,34 +91,51 @@ class _Miner:
             sources=both.source,
             positive_scores=positive_scores,
             promoted=promoted,
+            promoted_scores=pair_scores(self.queries, self.passages, promoted.row_numbers, promoted.values),
             removed={name: count for name, count in self.removed.items() if count},
         )
 
-    def _rescore(self) -> Ragged:
-        """Look for right answers among the nearest passages, whatever the margin; exclude what is found."""
-        rows = len(self.task)
-        found = np.empty(0, np.int64), np.empty(0, np.int64)
-        if self.rules.rescore != "none":
-            limits = Limits(None, self.floor, self.excluded, self.task.hidden)
-            near = self.compute.nearest(self.queries, self.passages, self.rules.rescore_top, limits)
-            row, place = (near.indices >= 0).nonzero()
-            passage = near.indices[row, place]
-            answers = self._on_first(lambda: self.rescorer.probabilities(self.task, row, passage))
-            right = answers_found(answers, self.rules.rescore_threshold)
-            found = row[right], passage[right]
-            self.removed["found to be an answer"] = len(found[0])
-            self.excluded = tuple(np.concatenate(pair) for pair in zip(self.excluded, found, strict=True))
-        if self.rules.rescore_action == "drop":
-            found = np.empty(0, np.int64), np.empty(0, np.int64)
-        return Ragged.of_counts(np.bincount(found[0], minlength=rows), found[1])
+    @property
+    def _excluded(self) -> tuple[np.ndarray, np.ndarray]:
+        """(row, passage) of everything known to answer, what rescoring found too."""
+        return self.task.known.row_numbers, self.task.known.values
 
-    def _on_first(self, work):
-        """The result of `work`, done by one of the processes alone."""
-        world = self.compute.world
-        return world.share(work() if world.leads else None)
+    def _is_excluded(self, row: np.ndarray, passage: np.ndarray) -> np.ndarray:
+        size = max(len(self.passages), 1)
+        known = self._excluded
+        return np.isin(row * size + passage, known[0] * size + known[1])
+
+    def _rescore(self) -> Ragged:
+        """Look for right answers among the nearest passages, whatever the margin; from now on they are known.
+
+        Returns those that become positives.
+        """
+        rows = len(self.task)
+        if self.rules.rescore == "none":
+            return Ragged.of_rows([[]] * rows)
+        limits = Limits(None, self.floor, self._excluded, self.task.hidden)
+        near = self.compute.nearest(self.queries, self.passages, self.rules.rescore_top, limits)
+        row, place = (near.indices >= 0).nonzero()
+        passage = near.indices[row, place]
+
+        def answers(part: slice) -> np.ndarray:
+            told = self.rescorer.probabilities(self.task, row[part], passage[part])
+            return answers_found(told, self.rules.rescore_threshold)
+
+        right = np.concatenate([np.zeros(0, bool), *self.compute.world.on_first(len(row), answers, _RESCORED_AT_ONCE)])
+        row, passage = row[right], passage[right]
+        self.removed["found to be an answer"] = len(row)
+        everything = (np.concatenate(pair) for pair in zip(self._excluded, (row, passage), strict=True))
+        known_row, known = (np.asarray(item) for item in everything)
+        order = np.lexsort((known, known_row))
+        known = Ragged.of_counts(np.bincount(known_row, minlength=rows), known[order])
+        self.task = replace(self.task, known=known)
+        # In a document of another split: neither a negative nor, which would be a leak, a positive.
+        kept = ~np.isin(passage, self.task.apart) & (self.rules.rescore_action == "promote")
+        return Ragged.of_counts(np.bincount(row[kept], minlength=rows), passage[kept])
 
     def _dense(self) -> Candidates:
-        limits = Limits(self.ceilings, self.floor, self.excluded, self.task.hidden)
+        limits = Limits(self.ceilings, self.floor, self._excluded, self.task.hidden)
         pool = Pool(self.queries, self.passages, limits, self.rules, self.compute, self._forbidden)
         found = pool.fill()
         self.removed |= pool.removed
@@ -137,26 +154,42 @@ class _Miner:
         wanted = round(self.rules.bm25_share * self.rules.hard_negatives_to_mine)
         if not wanted:
             return Candidates.none()
-        row, passage = self._on_first(lambda: bm25_candidates(self.task, 4 * wanted + 10))
+        source = Bm25Candidates(self.task) if self.compute.world.leads else None
+        found = self.compute.world.on_first(
+            len(self.task), lambda part: source.of(range(part.start, part.stop), 4 * wanted + 10), _ASKED_AT_ONCE
+        )
+        empty = np.empty(0, np.int64)
+        row, passage = (np.concatenate([empty, *(pair[side] for pair in found)]) for side in (0, 1))
         return self._allowed(row, passage, "bm25")
 
     def _allowed(self, row: np.ndarray, passage: np.ndarray, source: str) -> Candidates:
         """Candidates from elsewhere, held to the same limits and rules as those of the vectors."""
         score = pair_scores(self.queries, self.passages, row, passage)
-        size = len(self.passages)
-        excluded = np.isin(row * size + passage, self.excluded[0] * size + self.excluded[1])
-        good = (score <= self.ceilings[row]) & (score >= self.floor) & ~excluded & ~np.isin(passage, self.task.hidden)
+        above = score > self.ceilings[row]
+        self._note("above the margin", above)
+        good = ~above & (score >= self.floor) & ~self._is_excluded(row, passage) & ~np.isin(passage, self.task.hidden)
         found = Candidates.of(row[good], passage[good], score[good], source)
-        forbidden = self._forbidden(found.row, found.passage).values()
-        return found.keep(~np.logical_or.reduce([np.zeros(len(found), bool), *forbidden]))
+        forbidden = np.zeros(len(found), bool)
+        for rule, mask in self._forbidden(found.row, found.passage).items():
+            self._note(rule, mask & ~forbidden)
+            forbidden |= mask
+        return found.keep(~forbidden)
+
+    def _note(self, rule: str, mask: np.ndarray) -> None:
+        self.removed[rule] = self.removed.get(rule, 0) + int(mask.sum())
 
     def _given(self) -> Candidates:
-        """Negatives that the input brought, but for known answers. The margin does not judge what people chose."""
+        """Negatives that the input brought, but for known answers and what answers a test question.
+
+        The margin does not judge what people chose.
+        """
         row, passage = self.task.given.row_numbers, self.task.given.values
-        size = max(len(self.passages), 1)
-        good = ~np.isin(row * size + passage, self.excluded[0] * size + self.excluded[1])
+        hidden = np.isin(passage, self.task.hidden)
+        self._note("answers a test question", hidden)
+        good = ~hidden & ~self._is_excluded(row, passage)
         row, passage = row[good], passage[good]
-        return Candidates.of(row, passage, pair_scores(self.queries, self.passages, row, passage), "file")
+        found = Candidates.of(row, passage, pair_scores(self.queries, self.passages, row, passage), "file")
+        return found.distinct()
 
     def _choose(self, dense: Candidates, bm25: Candidates, given: Candidates) -> Candidates:
         """The first `wanted` of each row: its share from each source, then whatever is left of either."""
@@ -176,14 +209,19 @@ class _Miner:
 
     def _filled(self, chosen: Candidates, given: Candidates) -> Candidates:
         """Places that stayed empty get passages drawn at random from all that pass the rules."""
+        wanted = self.rules.hard_negatives_to_mine
+        draws = {int(row): self._draws(int(row)) for row in np.flatnonzero(self._missing(chosen))}
+        for _ in range(_ROUNDS):
+            missing = self._missing(chosen)
+            rows = np.flatnonzero(missing)
+            if not len(rows):
+                break
+            drawn = [draws[int(row)].integers(0, len(self.passages), missing[row]) for row in rows]
+            found = self._allowed(np.repeat(rows, missing[rows]), np.concatenate(drawn), "random").distinct()
+            chosen = take_first(chosen.then(found.without(chosen).without(given)), wanted)[0]
+        return chosen
+
+    def _missing(self, chosen: Candidates) -> np.ndarray:
+        """int64 [rows]: empty places of each row."""
         have = np.bincount(chosen.row, minlength=len(self.task))
-        short = np.flatnonzero(have < self.rules.hard_negatives_to_mine)
-        if not len(short):
-            return chosen
-        drawn = [
-            self._draws(int(row)).integers(0, len(self.passages), _DRAWS * self.rules.hard_negatives_to_mine)
-            for row in short
-        ]
-        row = np.repeat(short, [len(item) for item in drawn])
-        random = self._allowed(row, np.concatenate(drawn), "random").distinct().without(chosen).without(given)
-        return take_first(chosen.then(random), self.rules.hard_negatives_to_mine)[0]
+        return np.maximum(self.rules.hard_negatives_to_mine - have, 0)

@@ -24,12 +24,17 @@ Forbids = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how the search runs. `index` answers approximately instead of exactly, with this `recall`."""
+    """Where and how the search runs.
+
+    With `approximate`, `index` answers instead of the exact search; the first process has it and answers for all.
+    `recall` is the share of the exact neighbours that it finds.
+    """
 
     device: torch.device | str
     query_block: int
     passage_block: int
     world: World
+    approximate: bool = False
     index: ApproximateIndex | None = None
     recall: float | None = None
 
@@ -56,14 +61,15 @@ class Pool:
         """Up to `hard_negatives_to_mine` candidates of each question, or all of the window that is drawn from."""
         deepest = min(max(_DEEPEST, 4 * self._first_depth()), len(self.passages))
         rows, depth = np.arange(len(self.queries)), min(self._first_depth(), deepest)
-        done, approximate = Candidates.none(), self.compute.index is not None
+        done, approximate = Candidates.none(), self.compute.approximate
         while len(rows) and depth:
             found = self._approximately(rows, depth) if approximate else self._exactly(rows, depth)
             candidates, removed = self._passed(rows, found)
             count = np.bincount(candidates.row, minlength=len(rows))
             # An approximate search that comes back empty-handed says nothing: the exact one has the last word.
-            ended = (found.indices[:, -1] < 0) & (not approximate)
-            served = ended | self._reaches_last_rank(found) | (count >= self._needed())
+            full = found.indices[:, -1] >= 0
+            ended = self._reaches_last_rank(found) & full if approximate else self._reaches_last_rank(found) | ~full
+            served = ended | (count >= self._needed())
             if depth == deepest and not approximate:
                 served[:] = True
             self._note(removed, served, found)
@@ -102,7 +108,9 @@ class Pool:
         return self.compute.nearest(self.queries[rows], self.passages, depth, self._limits_of(rows))
 
     def _approximately(self, rows: np.ndarray, depth: int) -> Nearest:
-        return self.compute.index.nearest(self.queries[rows], self.passages, depth, self._limits_of(rows))
+        limits, compute = self._limits_of(rows), self.compute
+        found = compute.index.nearest(self.queries[rows], self.passages, depth, limits) if compute.index else None
+        return compute.world.share(found)
 
     def _ranks(self, found: Nearest) -> np.ndarray:
         """int64 [rows, depth]: 1 for the nearest passage that is no known positive, above the ceiling or not."""

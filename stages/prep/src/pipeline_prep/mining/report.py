@@ -89,7 +89,7 @@ def _example(task: MiningTask, mined: Mined, row: int, kind: str) -> dict[str, A
         "picked": kind,
         "question_id": task.question_ids[row],
         "question": task.questions[row],
-        "answer": task.answers[row],
+        "answer": " / ".join(task.answers[row]),
         "positives": _passages(task, task.positives[row], mined.positive_scores[positives]),
         "negatives": negatives,
     }

@@ -16,7 +16,7 @@ from pipeline.assets import resolve_model
 from pipeline.contract import EncodingContract, contract_of_model
 from pipeline.errors import PipelineError
 from pipeline.retrieval.cross_encoder import CrossEncoder
-from pipeline.retrieval.hardware import encode_batch_tokens
+from pipeline.retrieval.hardware import encode_batch_tokens, pick_dtype
 from pipeline.retrieval.transformer import LoadOptions
 from pipeline.run.progress import progress
 from pipeline_prep.mining.task import MiningTask
@@ -74,9 +74,7 @@ class CrossEncoderRescorer:
         return queries, [put(task.text(number), task.title(number)) for number in passage.tolist()]
 
 
-def make_rescorer(
-    config: Any, folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> Rescorer | None:
+def make_rescorer(config: Any, folder: Path, device: torch.device | str = "cpu") -> Rescorer | None:
     """What the keys `rescore…` of `MiningKeys` ask for; None for `rescore=none`. `folder` keeps an LLM's replies.
 
     Raises:
@@ -86,7 +84,7 @@ def make_rescorer(
         return None
     if config.rescore == "cross_encoder":
         budget = encode_batch_tokens(config.encode_batch_tokens, torch.device(device))
-        return CrossEncoderRescorer(_load(config, device, dtype), budget)
+        return CrossEncoderRescorer(_load(config, torch.device(device)), budget)
     from pipeline_prep.mining.judge import LlmRescorer  # the client takes a second to import
 
     return LlmRescorer(
@@ -103,7 +101,7 @@ def answers_found(probabilities: np.ndarray, threshold: float) -> np.ndarray:
     return probabilities >= threshold
 
 
-def _load(config: Any, device: torch.device | str, dtype: torch.dtype) -> CrossEncoder:
+def _load(config: Any, device: torch.device) -> CrossEncoder:
     """The reranker under the contract it carries. Code that ships with a model is never run here."""
     reference = config.rescore_model
     place = Path(resolve_model(reference)).expanduser()
@@ -114,4 +112,5 @@ def _load(config: Any, device: torch.device | str, dtype: torch.dtype) -> CrossE
         )
     options = LoadOptions(attn_implementation=config.attn_implementation)
     contract = own or EncodingContract("rerank", reference)
+    dtype = pick_dtype(config.precision, device)
     return CrossEncoder.load(reference, contract, device=device, dtype=dtype, options=options)

@@ -6,7 +6,7 @@ Candidates are flat arrays `row` and `passage`, int64 [P], sorted by row; masks 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -32,23 +32,24 @@ def contains_answer(task: MiningTask, row: np.ndarray, passage: np.ndarray) -> n
     See `is_telling` for answers that are not looked for.
     """
     found = np.zeros(len(row), bool)
-    answers = {}
-    for number in np.unique(row).tolist():
-        answer = words(task.answers[number])
-        if is_telling(answer):
-            answers[number] = (max(answer, key=len), _spaced(answer))
-    asked = np.flatnonzero(np.isin(row, np.fromiter(answers, np.int64, len(answers))))
+    answers = {number: _looked_for(task.answers[number]) for number in np.unique(row).tolist()}
+    asked = np.flatnonzero([bool(answers[number]) for number in row.tolist()])
     for number, places in _by_passage(passage, asked):
         text = full_text(task, number)
         folded = unicodedata.normalize("NFKC", text).casefold()
         spaced = None
         for place in places:
-            longest, answer = answers[int(row[place])]
-            if longest not in folded:  # far cheaper than taking the text apart, and nearly always so
-                continue
-            spaced = spaced or _spaced(words(text))
-            found[place] = answer in spaced
+            for longest, answer in answers[int(row[place])]:
+                if longest in folded:  # far cheaper than taking the text apart, and nearly always false
+                    spaced = spaced or _spaced(words(text))
+                    found[place] |= answer in spaced
     return found
+
+
+def _looked_for(answers: Sequence[str]) -> list[tuple[str, str]]:
+    """(longest word, whole answer between spaces) of each answer that tells something."""
+    told = [answer for answer in map(words, answers) if is_telling(answer)]
+    return [(max(answer, key=len), _spaced(answer)) for answer in told]
 
 
 def is_telling(answer: list[str]) -> bool:

@@ -43,7 +43,7 @@ class Judgements:
         queries = path.parent.parent / "queries.jsonl"
         texts = _texts(queries) if path.parent.name == "qrels" and queries.is_file() else None
         relevant: dict[str, set[str]] = {}
-        for question, (_, scores) in judgements(path, _Anything() if texts is None else texts).items():
+        for question, (_, scores) in judgements(path, texts).items():
             answers = relevant.setdefault(question if texts is None else texts[question], set())
             answers.update(name for name, score in scores.items() if score > 0)
         if not relevant:
@@ -71,13 +71,6 @@ def qrels_file(folder: Path, split: str) -> Path:
         found = ", ".join(sorted(item.name for item in path.parent.glob("*.tsv"))) or "nothing"
         raise PipelineError(f"{path} does not exist", fix=f"the folder qrels holds {found}: name the split or the file")
     return path
-
-
-class _Anything:
-    """Where no list of questions is beside the judgements, every id may be one."""
-
-    def __contains__(self, name: object) -> bool:
-        return True
 
 
 def _texts(path: Path) -> dict[str, str]:

@@ -25,14 +25,14 @@ def updated(document: Document, task: MiningTask, mined: Mined, args: dict[str, 
     for number, row in enumerate(document.rows):
         positives = dict(_scores(ids, task.positives, mined.positive_scores, number))
         negatives = _scores(ids, mined.negatives, mined.scores, number)
-        found = _names(ids, mined.promoted[number])
+        found = _scores(ids, mined.promoted, mined.promoted_scores, number)
         new = {name: value for name, value in row.items() if name not in _OLD}
         new["pos_doc"] = [_scored(item, positives) for item in as_list(row["pos_doc"])]
         new["neg_doc"] = [{"id": name, "score": score} for name, score in negatives]
         if found:
-            new["known_pos_ids"] = list(dict.fromkeys([*document.known(number), *found]))
+            new["known_pos_ids"] = list(dict.fromkeys([*document.known(number), *(name for name, _ in found)]))
             if "original_question_id" not in row:  # an unrolled row keeps its one positive
-                new["pos_doc"] += [{"id": name} for name in found]
+                new["pos_doc"] += [{"id": name, "score": score} for name, score in found]
         rows.append(new)
     return replace(document, top={**document.top, "mining": {"args": args}}, rows=rows)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.records.beir import TestSet, write_beir
-from pipeline.records.passages import METADATA_FILE, Passage, write_corpus_table
+from pipeline.records.passages import CORPUS_FILE, METADATA_FILE, Passage, write_corpus_table
+from pipeline.records.sources.corpora import Corpora
 from pipeline.run.files import atomic_open, replacing_folder, write_jsonl
 from pipeline_prep.tools.materialize import CORPUS_ENDING
+from pipeline_prep.tools.outputs import check_folder
 from pipeline_prep.tools.table import Table
 from pipeline_prep.tools.training_json import Document
 
@@ -135,8 +138,10 @@ def _write_cells(output: Path, names: list[str], rows: Iterator[dict[str, Any]],
 
 
 def write_corpus_ids(table: Table, output: Path, options: Options) -> None:
-    """The file, and beside it the folder `<name>_corpus`."""
-    folder = corpus_beside(output)
+    """The corpus folder, then the file beside it: rows that are there keep their corpus until they are replaced."""
+    folder, before = _turn(output)
+    if same := _holds(before, table, options.corpus_id):
+        folder = before
     rows = []
     for row in table.rows("id"):
         rows.append(
@@ -150,25 +155,52 @@ def write_corpus_ids(table: Table, output: Path, options: Options) -> None:
         )
         if len(row.known) > len(row.positives):
             rows[-1]["known_pos_ids"] = row.known
-    with replacing_folder(folder) as made:
-        write_corpus_table(made, table.corpus, {"corpus_id": options.corpus_id})
+    if not same:
+        with replacing_folder(folder) as made:
+            write_corpus_table(made, table.corpus, {"corpus_id": options.corpus_id})
     Document(output, {"corpus": {"path": f"./{folder.name}"}}, rows).save(output)
+    if before.exists() and not same:
+        shutil.rmtree(before)
 
 
-def corpus_beside(output: Path) -> Path:
-    """The corpus folder of a training file.
+def corpora_beside(output: Path) -> tuple[Path, Path]:
+    """The two places where the corpus folder of a training file may stand.
 
     Raises:
-        PipelineError: something else has its name.
+        PipelineError: something else has the name of one of them.
     """
-    folder = output.with_name(f"{output.stem}{CORPUS_ENDING}")
-    if folder.exists() and not (folder / METADATA_FILE).is_file():
-        raise PipelineError(f"{folder}, the place of the corpus, is there and is no corpus", fix="choose another name")
-    return folder
+    first = output.with_name(f"{output.stem}{CORPUS_ENDING}")
+    folders = first, first.with_name(f"{first.name}.2")
+    for folder in folders:
+        check_folder(folder, (CORPUS_FILE, METADATA_FILE))
+    return folders
+
+
+def _turn(output: Path) -> tuple[Path, Path]:
+    """Where to write the corpus, and the other place: the one that the rows which are there use."""
+    first, second = corpora_beside(output)
+    if not first.exists():
+        return first, second
+    if not second.exists():
+        return second, first
+    # A run was killed before it deleted one of them.
+    used = Document.load(output).corpus_folders() if output.is_file() else []
+    return (first, second) if second in used else (second, first)
+
+
+def _holds(folder: Path, table: Table, corpus_id: str) -> bool:
+    """Whether a corpus folder is as it would be written: files made from these rows use it too."""
+    if not folder.exists():
+        return False
+    try:
+        found = Corpora(use_instructions=False).folder(folder)
+    except PipelineError:
+        return False
+    return found.id == corpus_id and found.table.select(table.corpus.column_names).equals(table.corpus)
 
 
 def write_beir_folder(table: Table, output: Path, options: Options) -> None:
-    """Positives are judged 1, negatives 0."""
+    """Positives are judged 1, negatives 0: rows know no grades."""
     queries: dict[str, str] = {}
     qrels: dict[str, dict[str, int]] = {}
     for row in table.rows("id"):

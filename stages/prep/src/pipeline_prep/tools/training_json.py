@@ -61,8 +61,8 @@ class Document:
     def known(self, row: int) -> list[str]:
         """Every passage that the row itself knows as an answer, each once: `known_pos_ids`, then its positives."""
         listed = as_list(self.rows[row].get("known_pos_ids"))
-        found = [*(as_id(item, self.where(row), "known_pos_ids") for item in listed), *self.passages(row, "pos_doc")]
-        return list(dict.fromkeys(found))
+        known = [as_id(_named(item), self.where(row), "known_pos_ids") for item in listed]
+        return list(dict.fromkeys([*known, *self.passages(row, "pos_doc")]))
 
     def question_of(self, row: int) -> tuple[str, str]:
         """Equal for the rows that one question was unrolled into: (corpus id, id of the original question)."""

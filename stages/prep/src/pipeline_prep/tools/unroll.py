@@ -17,9 +17,11 @@ log = logging.getLogger("pipeline")
 
 def command(input: str, output: str | None, suffix: str, overwrite: bool) -> int:
     source = Path(input)
+    document = Document.load(source)
+    if "/" in suffix or "\0" in suffix:
+        raise PipelineError(f"--suffix {suffix!r} is no part of a file's name", fix="use --output for another folder")
     target = Path(output) if output else source.with_name(f"{source.stem}{suffix}{source.suffix}")
     checked = check_output(target, [source], overwrite)
-    document = Document.load(source)
     unrolled, removed = unroll(document)
     unrolled.save(checked)
     log.info("%s: %d rows -> %s: %d rows of one positive", source, len(document.rows), target, len(unrolled.rows))
