@@ -197,3 +197,14 @@ def test_a_malformed_record_is_one_clear_error(record, change, message):
     with pytest.raises(PipelineError, match=message) as error:
         run([record("a.txt", ["t"], []) | change])
     assert "file: record 0" in str(error.value)
+
+
+def test_passages_that_pooled_judging_found_are_positives_and_hold_their_documents_together(record):
+    asked = record("a.txt", ["the valve opens at two bar", "second"], [("When does the valve open?", [1])])
+    other = record("b.txt", ["above two bar the valve is open"], [])
+    found = passage_id("above two bar the valve is open")
+    asked["deduplicated_qa_pairs"][0]["extra_positives"] = [found, "d_unknown", passage_id("second")]
+    made, _ = run([asked, other])
+    (question,) = made.questions
+    assert question.positives == (passage_id("the valve opens at two bar"), found, passage_id("second"))
+    assert ("a.txt", "b.txt") in made.ties and question.metadata["extra_positives"][0] == found

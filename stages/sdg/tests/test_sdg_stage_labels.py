@@ -124,6 +124,12 @@ def test_vectors_are_a_third_system_and_low_grades_add_nothing(stage: Stage, end
     assert len(embedded) == 3 + 6  # questions once, whoever needs them, and every passage once
 
 
+def test_without_a_pair_nothing_is_paid_for_the_pool(stage: Stage, endpoint: Any) -> None:
+    endpoint.content = lambda role, body: "I cannot help with that."
+    stage("artifacts=false", "pooled_judging=1")
+    assert set(endpoint.calls) == {"qa_generation"}
+
+
 @pytest.mark.parametrize(
     ("words", "lost"),
     [

@@ -6,8 +6,8 @@ import contextlib
 import logging
 import re
 import socket
-import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
@@ -86,7 +86,7 @@ def _put_aside(path: Path) -> None:
         return
     with Journal(path):
         pass  # closing it folds the log into the file
-    aside = path.with_name(f"{path.stem}.until-{time.strftime('%Y%m%d-%H%M%S')}.sqlite")
+    aside = path.with_name(f"{path.stem}.until-{datetime.now():%Y%m%d-%H%M%S-%f}.sqlite")
     path.rename(aside)
     for leftover in (f"{path}-wal", f"{path}-shm"):
         Path(leftover).unlink(missing_ok=True)

@@ -102,7 +102,7 @@ async def _generate(
         embed = _embedder(config, caller, roles)
         kept = await drop_duplicates(results, config.similarity_threshold, embed, folder)
         pool = None
-        if config.pooled_judging:
+        if config.pooled_judging and kept:
             every = ((item.chunk.get("title", ""), item.chunk["text"]) for found in passages.values() for item in found)
             pool = await Pool.build(every, folder, embed)
         labelled = await label_all(kept, labels, caller, workers, pool, config.pooled_judging)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import PipelineError
@@ -17,6 +17,8 @@ from pipeline_prep.inputs.metadata import is_writable, plain
 from pipeline_prep.questions import Converted
 
 _KEPT_FIELDS = ("query_type", "reasoning_type", "hop_count", "question_complexity")
+_LABELS = ("extra_positives", "hops_needed")
+"""What later checks of sdg add to a pair, if they were asked for."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,24 @@ def convert(
     funnel.close("read", found, f"{read:,} records")
     funnel.close("judged", judged, f"{unjudged:,} of them unjudged" if unjudged else "")
     funnel.close("kept", kept, f"{gathered.passages:,} distinct passages")
-    return gathered.finish()
+    return _with_extra_positives(gathered.finish())
+
+
+def _with_extra_positives(converted: Converted) -> Converted:
+    """Passages that pooled judging found to answer too count as positives, wherever they stand.
+
+    Their documents stay with the question's: else the split would part a question from its answers.
+    """
+    questions, ties = [], set(converted.ties)
+    for question in converted.questions:
+        named = question.metadata.get("extra_positives")
+        known = [key for key in named if isinstance(key, str) and key in converted.passages] if named else []
+        extra = [key for key in dict.fromkeys(known) if key not in question.positives]
+        documents = {*question.documents, *(name for key in extra for name in converted.passages[key].documents)}
+        if len(documents) > len(question.documents):
+            ties.add(tuple(sorted(documents)))
+        questions.append(replace(question, positives=(*question.positives, *extra)))
+    return replace(converted, questions=questions, ties=sorted(ties))
 
 
 def _list(data: dict[str, Any], name: str, where: str) -> list[Any]:
@@ -124,6 +143,7 @@ def _add(gathered: Gathered, record: _Record, number: int, pair: Any, judgement:
         "file_name": list(record.files),
         "segment_ids": known["segment_ids"],
     }
+    metadata |= {field: known[field] for field in _LABELS if isinstance(known.get(field), list)}
     positives = [key for name in names if (key := record.segments[name])]
     order = (*record.order, number)
     gathered.question(text, record.files, positives, metadata, record.where, order=order)
