@@ -50,6 +50,15 @@ def test_what_cannot_be_a_key_or_would_leak_one_is_refused_without_showing_it() 
     assert "secret" not in str(caught.value)
 
 
+def test_the_key_of_a_service_goes_to_that_service_alone() -> None:
+    """`base_url` alone leaves the provider at its default: its key is nobody else's business."""
+    keys = {"NVIDIA_API_KEY": "k", "MINE": "own"}
+    assert endpoint(QA, "nvidia", "m", "https://elsewhere.example/v1", None, keys).key == "none"
+    assert endpoint(QA, "nvidia", "m", "https://elsewhere.example/v1", "MINE", keys).key == "own"
+    assert endpoint(QA, "nvidia", "m", "https://integrate.api.nvidia.com/v1", None, keys).key == "k"
+    assert endpoint(QA, "nvidia", "m", "http://localhost:8000/v1", None, keys).key == "k"
+
+
 def test_keys_are_not_shown() -> None:
     assert "secret" not in repr(endpoint(QA, "nvidia", "m", None, None, {"NVIDIA_API_KEY": "secret"}))
 

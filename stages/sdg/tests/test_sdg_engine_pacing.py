@@ -31,6 +31,20 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return forward
 
 
+def test_an_endpoint_that_takes_fewer_calls_than_we_would_make_is_asked_as_many_as_it_takes(
+    clock: Callable[[float], None],
+) -> None:
+    takes, limiter = 4, Limiter(16)
+    for _ in range(12):
+        clock(2.1)
+        asked = limiter.allowed
+        if asked > takes:
+            limiter.overloaded(2.0)
+        for _ in range(min(takes, asked)):
+            limiter.succeeded()
+    assert takes - 1 <= limiter.allowed <= takes + 1
+
+
 def test_an_overload_takes_a_quarter_and_answers_give_slots_back(clock: Callable[[float], None]) -> None:
     limiter = Limiter(16)
     for _ in range(ANSWERS_PER_SLOT):

@@ -92,7 +92,9 @@ def endpoint(
     if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
         raise PipelineError(f"base_url={address}: not an http(s) address", fix="write it like http://localhost:8000/v1")
     variable = api_key_env or (known.key_env if known else None)
-    key = environment.get(variable, "").strip() if variable else ""
+    # The key of a known service goes to that service, to this machine, or where api_key_env says so: nowhere else.
+    foreign = base_url and known and api_key_env is None and not _is_at(base_url, known)
+    key = environment.get(variable, "").strip() if variable and not foreign else ""
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise PipelineError(
             f"{role}: {variable} holds something that cannot be an API key (blanks, line breaks or odd letters)",
@@ -106,6 +108,11 @@ def endpoint(
             fix=f"export {variable}=…, or use a model on this machine: provider=embedded, or base_url=http://localhost:…",
         )
     return resolved
+
+
+def _is_at(address: str, service: Provider) -> bool:
+    host = urlsplit(address).hostname or ""
+    return is_loopback(host) or host == urlsplit(service.base_url).hostname
 
 
 def remote_hosts(endpoints: list[Endpoint]) -> list[str]:

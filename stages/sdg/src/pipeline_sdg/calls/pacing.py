@@ -67,7 +67,7 @@ class Limiter:
         if now >= self._lowered + COOLDOWN:
             self._lowered = now
             lower = max(1, math.floor(self.allowed * DECREASE))
-            if self._answers >= ANSWERS_PER_SLOT:
+            if self._answers:  # some came, so this many at once are too many; in a storm none come
                 self._calm = lower
             self.allowed, self._answers = lower, 0
         self._opens = max(self._opens, now + pause)
