@@ -209,7 +209,6 @@ def test_vectors_made_in_a_place_of_their_own_are_given_to_all(tmp_path):
     assert held.take(np.arange(2)).tolist() == [[0.5, 0.5]] * 2, "who reads them goes on"
 
 
-
 def test_no_text_at_all(tmp_path):
     found = encoded(tmp_path, [])
     assert len(found) == 0 and found.take(np.arange(0)).shape[0] == 0 and list(found.blocks(5)) == []
