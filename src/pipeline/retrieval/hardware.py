@@ -35,4 +35,4 @@ def has_native_bf16(device: torch.device) -> bool:
 
 def encode_batch_tokens(wanted: int | None, device: torch.device) -> int:
     """Tokens of one batch: `wanted`, or what stays in a processor's cache, or what keeps a GPU busy."""
-    return wanted or (16384 if device.type == "cuda" else 4096)
+    return wanted or (16384 if device.type == "cuda" else 2048)

@@ -82,7 +82,7 @@ class MiningCompute:
     mining_batch_size: int = key(128, "Queries scored at once.", gt=0, affects_output=False)
     encode_batch_tokens: int | None = key(
         None,
-        "Tokens encoded at once, padding included; null: 4096 on a CPU, 16384 on a GPU.",
+        "Tokens encoded at once, padding included; null: 2048 on a CPU, 16384 on a GPU.",
         gt=0,
         affects_output=False,
     )
