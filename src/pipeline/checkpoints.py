@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from pipeline.assets import resolve_model
 from pipeline.errors import PipelineError
 
+log = logging.getLogger("pipeline")
 _INSIDE = ("model/consolidated", "consolidated", "LATEST", "checkpoints", "stage2_finetune")
 """Looked into in this order: a checkpoint, its model folder, a checkpoints folder, the stage, the run."""
 _POINTERS = ("LATEST", "LATEST.txt")
@@ -55,15 +57,17 @@ def _pointed(pointer: Path) -> str:
 def metadata_folder(reference: str, revision: str | None = None) -> Path | None:
     """A folder with what a model says of itself (pooling, prompts, lengths); of a hub model only these files are read.
 
-    None where nothing can be read: a hub model without network.
+    None where nothing can be read, with a warning: a hub model without network.
     """
     place = Path(resolve_model(reference)).expanduser()
     if place.is_dir():
         return place
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         return Path(snapshot_download(reference, revision=revision, allow_patterns=["*.json", "*/config.json"]))
-    except (HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError):
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        log.warning(f"cannot read what {reference} says of its pooling, prompts and lengths ({reason}): defaults hold")
         return None

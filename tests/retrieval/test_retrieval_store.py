@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -318,3 +319,15 @@ def test_the_same_weights_under_both_names_are_one(tiny_model):
     encoder = BiEncoder.load("embedded:all-MiniLM-L6-v2", contract)
     folder = resolve_model("embedded:all-MiniLM-L6-v2")
     assert store_key(encoder, "embedded:all-MiniLM-L6-v2", None) == store_key(encoder, folder, None)
+
+
+def test_only_what_was_abandoned_long_ago_is_swept(tmp_path):
+    """Two runs may share a folder: what one is writing now the other must not take away."""
+    store = VectorStore(tmp_path, KEY, normalized=True)
+    store.add("passage", hashes_of(["a"]), np.ones((1, 2), np.float32))
+    for name, age in ((".shard-new", 10), (".shard-old", 10_000)):
+        (store.folder / "passage" / name).mkdir()
+        os.utime(store.folder / "passage" / name, (time.time() - age,) * 2)
+    store.sweep()
+    left = {path.name for path in (store.folder / "passage").iterdir()}
+    assert ".shard-new" in left and ".shard-old" not in left and len(left) == 2

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from pipeline.retrieval.encoder import BiEncoder
 from pipeline.run.files import write_json
 
 _TEXTS, _VECTORS, _KEY = "texts.npy", "vectors.npy", "key.json"
+_ABANDONED_AFTER = 3600
+"""Seconds. A shard is written in one."""
 _HASH = np.dtype("S16")
 
 Texts = Callable[[np.ndarray], list[str]]
@@ -112,9 +115,10 @@ class VectorStore:
         shutil.rmtree(self.folder.parent)
 
     def sweep(self) -> None:
-        """Delete what killed processes left half-written. No other process may be adding meanwhile."""
+        """Delete what killed processes left half-written long ago; a younger one another run may be writing."""
         for leftover in self.folder.glob("*/.shard-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            if time.time() - leftover.stat().st_mtime > _ABANDONED_AFTER:
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def _shards(self, kind: str) -> list[Path]:
         place = self.folder / kind

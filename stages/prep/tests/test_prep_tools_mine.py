@@ -13,9 +13,11 @@ from pipeline_prep.tools.mine import command
 from transformers import AutoModel, AutoTokenizer
 
 from pipeline.assets import resolve_model
+from pipeline.checkpoints import find_model_folder, metadata_folder
 from pipeline.config.resolve import resolve_mine
 from pipeline.contract import EncodingContract
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.execution.plan import module_command
 from pipeline.records.passages import Passage, write_corpus
 from pipeline.retrieval.encoder import BiEncoder
 
@@ -144,6 +146,10 @@ def test_unknown_keys_are_refused_and_the_documented_file_is_read(tmp_path):
     config = resolve_mine(path, given)["config"]
     assert (config.model_name_or_path, config.seed, config.dist_timeout_minutes) == ("m", 3, 7)
     assert (config.train_qa_file_path, config.hard_negatives_to_mine, config.hard_neg_margin) == ("a.json", 20, 0.95)
+    for wrong, said in (("mining: hello\n", "mining must hold"), ("dist_env:\n  timout: 3\n", "timout")):
+        path.write_text(wrong)
+        with pytest.raises((ConfigError, PipelineError), match=said):
+            resolve_mine(path, given)
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +172,40 @@ def test_a_second_round_finds_the_tuned_model_and_uses_its_contract(checkpoint, 
     assert args["model_name_or_path"].endswith("model/consolidated") and args["query_prefix"] == "ask: "
     with pytest.raises(PipelineError, match="contradicts 'ask: '"):
         mine(training_file, tmp_path / "two.json", "query_prefix=other", model=str(checkpoint / place))
+
+
+def test_a_pointer_file_names_the_checkpoint_beside_it(checkpoint, tmp_path):
+    folder = checkpoint / "stage2_finetune/checkpoints"
+    (tmp_path / "epoch_0_step_4").symlink_to(folder / "epoch_0_step_4")
+    (tmp_path / "LATEST.txt").write_text("epoch_0_step_4\n")
+    found = find_model_folder(str(tmp_path))
+    assert found == str(tmp_path / "epoch_0_step_4/model/consolidated") == find_model_folder(f"{tmp_path}/LATEST.txt")
+    assert find_model_folder("org/model") == "org/model"
+    for wrong in ("", ".", "LATEST", "../elsewhere"):
+        (tmp_path / "LATEST.txt").write_text(wrong)
+        with pytest.raises(PipelineError, match="is no checkpoint beside it"):
+            find_model_folder(str(tmp_path))
+
+
+def test_another_tokenizer_needs_no_model_beside_it(training_file, tmp_path):
+    AutoTokenizer.from_pretrained(resolve_model(MODEL)).save_pretrained(tmp_path / "tokenizer")
+    made = mine(training_file, tmp_path / "a.json", f"tokenizer_name_or_path={tmp_path / 'tokenizer'}")
+    assert made["data"] == mine(training_file, tmp_path / "b.json")["data"]
+    with pytest.raises(PipelineError, match="nowhere"):
+        mine(training_file, tmp_path / "c.json", f"tokenizer_name_or_path={tmp_path / 'nowhere'}")
+
+
+def test_what_a_hub_model_says_of_itself_is_read(checkpoint, monkeypatch, caplog):
+    """A stand-in for the download; models in folders go the real way in all other tests here."""
+    folder = checkpoint / "stage2_finetune/checkpoints/epoch_0_step_4/model/consolidated"
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(folder))
+    assert metadata_folder("org/model") == folder
+
+    def fail(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
+    assert metadata_folder("org/model") is None and "(no network): defaults hold" in caplog.text
 
 
 def test_a_folder_without_a_model_and_colbert_are_refused(checkpoint, training_file, tmp_path):
@@ -206,11 +246,15 @@ def test_two_processes_write_what_one_writes(training_file, tmp_path):
     ]  # fmt: skip
     settled = resolve_mine(None, given)
     options = json.dumps({"values": vars(settled["config"]), "command_line": sorted(settled["explicit"])})
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    done = subprocess.run(
-        [*torchrun, "pipeline_prep.tools.main", "mine", options], env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True,
-    )  # fmt: skip
+
+    def in_two(arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *module_command("pipeline_prep.tools.main", 2)[1:], "mine", arguments]
+        return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+
+    done = in_two(options)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "two.json").read_text())["data"] == alone["data"]
     assert done.stderr.count("data mine: done") == 1
+    again = in_two(options)
+    assert again.returncode == 1 and again.stderr.count("is there already") == 1
+    assert "Traceback" not in again.stderr and "ChildFailedError" not in again.stderr

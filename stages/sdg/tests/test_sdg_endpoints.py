@@ -128,3 +128,11 @@ def test_a_person_at_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("builtins.input", lambda _: "")
     with pytest.raises(PipelineError, match="you said no"):
         check_may_leave(REMOTE, CORPUS, "ask")
+
+
+def test_a_local_encoder_is_no_llm() -> None:
+    config = resolve("embed", "sdg", "default", ["provider=local"]).config
+    with pytest.raises(PipelineError, match="for embed_provider alone"):
+        endpoints_of(config, {"provider"})
+    ours = resolve("embed", "sdg", "default", ["provider=vllm", "embed_provider=local"]).config
+    assert QA in [item.role for item in endpoints_of(ours, {"provider", "embed_provider"})]

@@ -68,6 +68,15 @@ def test_records_follow_the_published_schema(stage: Stage, endpoint: Any) -> Non
         "rejected.jsonl",
     }
     assert manifest.counts["pairs_kept"] == 6
+    cited = {
+        (record["source_id"], number)
+        for record in found
+        for pair in record["deduplicated_qa_pairs"]
+        for number in pair["segment_ids"]
+    }
+    asked_about = sum(len(record["chunks"]) for record in found)
+    counted = manifest.counts["passages_with_question"], manifest.counts["passages_asked_about"]
+    assert counted == (len(cited), asked_about) and 0 < len(cited) <= asked_about
 
 
 def test_a_second_run_pays_only_for_what_is_new(stage: Stage, endpoint: Any, corpus: Path) -> None:

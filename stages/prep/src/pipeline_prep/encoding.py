@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from pipeline.assets import resolve_model
 from pipeline.contract import EncodingContract
 from pipeline.retrieval.attention import use_plain_attention
 from pipeline.retrieval.encode_corpus import Batches, encode_corpus
 from pipeline.retrieval.encoder import BiEncoder, tokenizer_hash
 from pipeline.retrieval.hardware import pick_dtype
 from pipeline.retrieval.text_ends import set_text_ends
-from pipeline.retrieval.transformer import LoadOptions, find_model, load_tokenizer
+from pipeline.retrieval.transformer import LoadOptions, ModelFiles, load_tokenizer, readable_errors
 from pipeline.retrieval.vector_store import StoredPassages, VectorStore, store_key
 from pipeline.retrieval.world import World
 
@@ -61,8 +62,10 @@ class Model:
 
     def _settle_tokenizer(self, encoder: BiEncoder) -> None:
         if self.tokens.tokenizer:
-            options = LoadOptions(trust_remote_code=False)
-            encoder.tokenizer = load_tokenizer(find_model(self.tokens.tokenizer, options, "embed"), options)
+            place = resolve_model(self.tokens.tokenizer)
+            with readable_errors(self.tokens.tokenizer):
+                files = ModelFiles(self.tokens.tokenizer, place, {}, None)  # a tokenizer needs no config.json
+                encoder.tokenizer = load_tokenizer(files, LoadOptions())
         set_text_ends(encoder.tokenizer, self.tokens.bos, self.tokens.eos)
         encoder.contract = encoder.contract.with_(tokenizer_hash=tokenizer_hash(encoder.tokenizer))
 

@@ -29,7 +29,8 @@ class LocalEncoder:
         except ImportError as error:
             raise PipelineError(
                 f"embed_provider={LOCAL} needs torch and transformers, which are not installed here",
-                fix="install the extra: uv sync --package pipeline-sdg --extra local; or set embed_model=null",
+                fix="UV_PROJECT_ENVIRONMENT=.venvs/sdg uv sync --frozen --no-dev --package pipeline-sdg --extra local; "
+                "or set embed_model=null",
             ) from error
         place = Path(resolve_model(reference)).expanduser()
         own = contract_of_model(place) if place.is_dir() else None

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.run.stage import StageResult, StageRun, run_stage
 from pipeline.schemas.sdg import SdgConfig
 from pipeline_sdg import documents, output
-from pipeline_sdg.chunking import Passage, Window, chunk_document, spread, title_of, windows_of
+from pipeline_sdg.chunking import Passage, Window, chunk_document, coverage, spread, title_of, windows_of
 from pipeline_sdg.documents import Document, Survey
 from pipeline_sdg.endpoints import ARTIFACTS, EMBED, JUDGE, QA, Endpoint
 from pipeline_sdg.generation import GenerationPlan, WindowResult, drop_duplicates, generate, label_all
@@ -189,7 +189,7 @@ def _write(
     outputs = output.write_records(run.folder, records, config.batch_size)
     outputs.append(output.write_usage(run.folder, made.usage))
     outputs.append(output.write_rejections(run.folder, rejections))
-    counts = output.counts_of(records, rejections)
+    counts = output.counts_of(records, rejections) | _coverage(results, kept)
     unanswered = sum(result.unanswered for result in made.results)
     if unanswered:
         run.log.warning(f"warning: {unanswered} windows got no answer at all; rejected.jsonl says why")
@@ -214,6 +214,18 @@ def _metrics(made: Generated) -> dict[str, float]:
     }
 
 
+def _coverage(results: dict[str, list[WindowResult]], kept: dict[str, list[tuple[Pair, Evaluation]]]) -> dict[str, int]:
+    """How many passages were shown to a model, and how many of them a question cites."""
+    found = [
+        coverage([result.window for result in windows], [pair["segment_ids"] for pair, _ in kept[name]])
+        for name, windows in results.items()
+    ]
+    return {
+        "passages_asked_about": sum(item.chunks for item in found),
+        "passages_with_question": sum(item.covered for item in found),
+    }
+
+
 def _headline(counts: dict[str, int], rejections: list, made: Generated) -> list[tuple[str, str]]:
     metrics = _metrics(made)
     rejected = f"{len(rejections):,}"
@@ -221,6 +233,10 @@ def _headline(counts: dict[str, int], rejections: list, made: Generated) -> list
         rejected += f" ({output.top_reasons(rejections)})"
     return [
         ("documents", f"{counts['documents']:,} ({counts['passages']:,} passages)"),
+        (
+            "coverage",
+            f"{counts['passages_with_question']:,} of {counts['passages_asked_about']:,} passages asked about",
+        ),
         (
             "pairs",
             f"{counts['pairs_generated']:,} generated, {counts['pairs_kept']:,} kept, "

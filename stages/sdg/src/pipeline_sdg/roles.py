@@ -51,7 +51,12 @@ def endpoints_of(config: SdgConfig, command_line: Collection[str]) -> list[Endpo
         named = f"{role}_provider" in command_line
         own = getattr(config, f"{role}_provider")
         provider = own if named or not config.provider else config.provider
-        if role == EMBED and provider == LOCAL:
+        if provider == LOCAL and (role != EMBED or own != LOCAL):
+            raise PipelineError(
+                f"{role}: provider {LOCAL} is an encoder in this process, for embed_provider alone",
+                fix="write embed_provider=local; a server of your own is provider=vllm, or base_url=http://localhost:…",
+            )
+        if provider == LOCAL:
             continue
         if role == EMBED and provider == EMBEDDED:
             log.info("the embedded LLM makes no embeddings: duplicates are found by their words")

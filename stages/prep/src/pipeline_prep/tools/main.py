@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from pipeline.errors import PipelineError
+from pipeline.run.processes import wait_for_the_first_process
 
 COMMANDS = ("audit", "unroll", "materialize", "convert", "mine")
 """Each is a module beside this one with a function `command(**options) -> exit code`."""
@@ -26,8 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _command(name)(**json.loads(options))
     except PipelineError as error:
-        if os.environ.get("RANK", "0") == "0":  # all processes find the same fault; one says so
-            print(f"error: {error}", file=sys.stderr)
+        wait_for_the_first_process()
+        print(f"error: {error}", file=sys.stderr)
     except OSError as error:
         print(f"error: {error.filename or name}: {error.strerror or error}", file=sys.stderr)
     return 1
