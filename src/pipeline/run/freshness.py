@@ -35,7 +35,7 @@ class Status:
 
 
 def stage_folder(resolved: Resolved[Any]) -> Path:
-    return Path(resolved.config.output_dir)
+    return Path(resolved.config.folder())
 
 
 def input_keys(resolved: Resolved[Any]) -> dict[str, str]:

@@ -24,6 +24,10 @@ class StageConfig:
     run_dir: str = key("./output/embed", "Folder that all stages of this run share.", affects_output=False)
     seed: int = key(42, "Seed of every random choice.", ge=0)
 
+    def folder(self) -> str:
+        """Where this run writes and what it locks: `output_dir`, which every stage has."""
+        return self.output_dir  # type: ignore[attr-defined, no-any-return]
+
     def problems(self) -> list[tuple[str, str]]:
         """Rules over several keys: (key, what is wrong) for each broken one."""
         return []

@@ -9,6 +9,7 @@ from pipeline.schemas.common import StageConfig
 from pipeline.schemas.fields import key
 
 QUERY_TYPES = ("multi_hop", "structural", "contextual")
+QUERY_STYLES = ("question", "keyword", "short", "typo", "persona")
 REASONING_TYPES = ("factual", "relational", "inferential", "temporal", "procedural", "visual", "causal")
 CHAT_MODEL = "nvidia/nemotron-3-nano-30b-a3b"
 EMBED_MODEL = "nvidia/llama-3.2-nv-embedqa-1b-v2"
@@ -47,6 +48,21 @@ class SdgConfig(StageConfig):
     chunk_overlap: int = key(32, "Tokens that a passage shares with the one before (`tokens`).", ge=0)
     chunk_tokenizer: str | None = key(None, "A tokenizer.json to count with; null: that of the embedded MiniLM.")
     language: str = key("en", "Language of the documents, for the sentence rules.")
+
+    multi_doc: bool = key(False, "Write questions over bundles of documents: one record for each bundle.")
+    bundle_size: int = key(2, "Documents in a bundle that is made automatically.", gt=0)
+    max_docs_per_bundle: int = key(3, "Most documents in one bundle; a larger one is an error.", gt=0)
+    bundle_by: Literal["path", "similarity"] = key(
+        "path", "Which documents make a bundle: neighbours in the order of paths, or those that say similar things."
+    )
+    bundle_strategy: Literal["sequential", "doc_balanced", "interleaved"] = key(
+        "sequential", "Order of a bundle's passages: one document after the other, a share of each, or in turn."
+    )
+    multi_doc_manifest: str | None = key(
+        None,
+        "JSON or YAML file that says which documents belong together; the others are bundled automatically.",
+        reads="user",
+    )
     num_sections: int = key(1, "Blocks in which the passages are shown to the LLM.", gt=0)
     window_chunks: int | None = key(
         None, "Passages shown to the LLM in one call; null shows the whole document at once.", gt=0
@@ -74,6 +90,17 @@ class SdgConfig(StageConfig):
     )
     reasoning_counts: dict[str, int] = key(
         {name: 1 for name in REASONING_TYPES}, "Share of each reasoning type; rescaled to num_pairs."
+    )
+    visual: bool = key(False, "Ask for `visual` questions too: the documents describe figures, screens or diagrams.")
+    query_styles: dict[str, int] = key(
+        {"question": 1}, "Share of each style: question, keyword, short, typo, persona; rescaled to num_pairs."
+    )
+    personas: list[str] = key([], "Who asks in the style `persona`; empty: the model thinks of somebody.")
+    prompt_profile: str = key(
+        "default", "Which prompts: a profile of the stage, or a folder with templates of your own.", reads="user"
+    )
+    prompt_profiles: dict[str, str] = key(
+        {}, "Other prompts for some documents: pattern of the path -> profile, such as {'*.rst': scientific}."
     )
     min_hops: int = key(1, "Fewest passages a multi-hop question connects.", ge=1)
     max_hops: int = key(3, "Most passages a multi-hop question connects.", ge=1)
@@ -148,15 +175,56 @@ class SdgConfig(StageConfig):
         affects_output=False,
     )
     batch_size: int = key(200, "Documents per generated_batch file.", gt=0)
+    dataset_name: str | None = key(None, "Name of the JSON Lines file with all records; null: corpus_id.")
+    shard: str | None = key(
+        None, "I/N: only the I-th of N parts of the corpus, into a folder of its own; a run without it merges them."
+    )
+    preview: bool = key(False, "Make one record, show it, and write nothing but `preview/`.")
     embedded_threads: int | None = key(
         None, "Threads of the embedded LLM; null takes all cores.", gt=0, affects_output=False
     )
 
+    @property
+    def shard_of(self) -> tuple[int, int] | None:
+        """(number from 1, how many) of `shard`.
+
+        Raises:
+            ValueError: it is not of that form.
+        """
+        if self.shard is None:
+            return None
+        number, _, total = self.shard.partition("/")
+        if not (number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+            raise ValueError("expected I/N with I from 1 to N, such as 1/8")
+        return int(number), int(total)
+
+    def folder(self) -> str:
+        """A shard and a preview have folders of their own, so that nothing else is touched."""
+        if self.preview:
+            return f"{self.output_dir}/preview"
+        if shard := self.shard_of:
+            return f"{self.output_dir}/shards/{shard[0]}-of-{shard[1]}"
+        return self.output_dir
+
+    def unused_inputs(self) -> set[str]:
+        """The name of a shipped profile is no path."""
+        return set() if "/" in self.prompt_profile else {"prompt_profile"}
+
     def problems(self) -> list[tuple[str, str]]:
         found = []
+        try:
+            _ = self.shard_of
+        except ValueError as error:
+            found.append(("shard", str(error)))
+        if self.bundle_size > self.max_docs_per_bundle:
+            found.append(("bundle_size", f"must be <= max_docs_per_bundle ({self.max_docs_per_bundle})"))
         if self.min_hops > self.max_hops:
             found.append(("min_hops", f"must be <= max_hops ({self.max_hops})"))
-        for name, allowed in (("query_counts", QUERY_TYPES), ("reasoning_counts", REASONING_TYPES)):
+        for name, allowed in (
+            ("query_counts", QUERY_TYPES),
+            ("reasoning_counts", REASONING_TYPES),
+            ("query_styles", QUERY_STYLES),
+        ):
             counts = getattr(self, name)
             unknown = sorted(set(counts) - set(allowed))
             if unknown:

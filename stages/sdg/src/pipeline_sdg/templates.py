@@ -9,7 +9,7 @@ from string import Template
 
 @cache
 def _template(name: str) -> Template:
-    return Template(files("pipeline_sdg").joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8"))
+    return Template(files("pipeline_sdg").joinpath("prompts", "default", f"{name}.txt").read_text(encoding="utf-8"))
 
 
 def render(name: str, **values: object) -> str:
