@@ -1,16 +1,20 @@
 import hashlib
 import json
 import socket
+import tempfile
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pipeline_sdg.chunking import Passage, chunk_document, title_of
 from pipeline_sdg.chunking.pieces import LONGEST_SENTENCE, atoms, length
-from pipeline_sdg.documents import Document, documents
+from pipeline_sdg.documents import Document, survey
 
 from pipeline.schemas.sdg import SdgConfig
+
+SCRATCH = Path(tempfile.gettempdir())
 
 DEMO = "64a7a9a22e7ea053de54befaf588b207b17d38e66bc34e5f589a172d18648017"
 
@@ -179,7 +183,7 @@ def test_titles() -> None:
 def test_the_demo_corpus_is_cut_as_ever() -> None:
     config = SdgConfig(corpus_dir="data/demo/corpus")
     found = []
-    for document in documents(config):
+    for document in survey(config, SCRATCH).documents():
         chunks = [passage.chunk for passage in chunk_document(document, config)]
         assert all(chunk["title"] for chunk in chunks)
         found.append([{key: value for key, value in chunk.items() if key != "title"} for chunk in chunks])

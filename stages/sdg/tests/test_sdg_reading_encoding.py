@@ -1,13 +1,16 @@
+import tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline_sdg.documents import describe, documents, survey
+from pipeline_sdg.documents import describe, survey
 from pipeline_sdg.reading.document import Unreadable
 from pipeline_sdg.reading.encoding import decode, encoding_of_file
 
 from pipeline.schemas.sdg import SdgConfig
+
+SCRATCH = Path(tempfile.gettempdir())
 
 GERMAN = "Die Tür ist größer als früher, und die Straße vor dem Café ist naß. Das Öffnen geht so."
 RUSSIAN = "Привет, как дела? Это русский текст, который нужен для проверки кодировки файла."
@@ -29,8 +32,8 @@ def test_other_encodings_are_detected_and_reported(tmp_path: Path, text: str, st
     (tmp_path / "a.txt").write_bytes(text.encode(stored))
     assert encoding_of_file(tmp_path / "a.txt") == (named, named)
     config = SdgConfig(corpus_dir=str(tmp_path), min_text_length=10)
-    assert [item.text for item in documents(config)] == [text]
-    assert f"encoding guessed: a.txt ({named})" in describe(survey(config))
+    assert [item.text for item in survey(config, SCRATCH).documents()] == [text]
+    assert f"encoding guessed: a.txt ({named})" in describe(survey(config, SCRATCH))
 
 
 def test_a_declared_encoding_comes_before_guessing() -> None:

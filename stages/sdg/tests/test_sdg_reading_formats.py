@@ -1,10 +1,11 @@
+import tempfile
 from pathlib import Path
 
 import docx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline_sdg.documents import UNREADABLE, documents, survey
+from pipeline_sdg.documents import UNREADABLE, survey
 from pipeline_sdg.reading.docx import docx_text
 from pipeline_sdg.reading.files import read_file
 from pipeline_sdg.reading.html import html_text
@@ -12,6 +13,8 @@ from pipeline_sdg.reading.pdf import joined_pages, pdf_text
 from pipeline_sdg.reading.rst import rst_text
 
 from pipeline.schemas.sdg import SdgConfig
+
+SCRATCH = Path(tempfile.gettempdir())
 
 PAGE = """<!DOCTYPE html><html><head><title>Install &ndash; Acme</title><style>p{}</style>
 <script>var a = "<p>never</p>";</script></head><body><nav><ul><li>Home</li></ul></nav><h1>Install <em>it</em></h1>
@@ -104,8 +107,8 @@ def test_html_names_its_encoding(tmp_path: Path) -> None:
     page = '<meta http-equiv="Content-Type" content="text/html; charset=iso-8859-2"><p>Zażółć gęślą jaźń</p>'
     (tmp_path / "a.html").write_bytes(page.encode("iso8859_2"))
     config = SdgConfig(corpus_dir=str(tmp_path), file_extensions="html", min_text_length=5)
-    assert [item.text for item in documents(config)] == ["Zażółć gęślą jaźń"]
-    assert survey(config).guessed == [("a.html", "iso-8859-2")]
+    assert [item.text for item in survey(config, SCRATCH).documents()] == ["Zażółć gęślą jaźń"]
+    assert survey(config, SCRATCH).guessed == [("a.html", "iso-8859-2")]
 
 
 def test_restructured_text_becomes_headings_code_and_rows() -> None:
@@ -228,7 +231,7 @@ def test_a_pdf_without_text_or_of_rubbish_is_listed_with_the_reason(tmp_path: Pa
     (tmp_path / "none.pdf").write_bytes(b"")
     (tmp_path / "text.docx").write_bytes(b"not a zip file")
     config = SdgConfig(corpus_dir=str(tmp_path), file_extensions="pdf,docx")
-    found = survey(config)
+    found = survey(config, SCRATCH)
     assert [entry.path for entry in found.entries] == ["good.pdf"]
     reasons = dict(found.left_out[UNREADABLE].examples)
     assert set(reasons) == {"cut.pdf", "none.pdf", "scan.pdf", "text.docx"}

@@ -1,12 +1,15 @@
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import pytest
-from pipeline_sdg.documents import documents
+from pipeline_sdg.documents import survey
 
 from pipeline.errors import PipelineError
 from pipeline.schemas.sdg import SdgConfig
+
+SCRATCH = Path(tempfile.gettempdir())
 
 TEXT = "A sentence that is long enough to count as a document of its own."
 
@@ -40,20 +43,20 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
 def test_a_data_set_of_the_hub_is_a_corpus(
     asked: list[dict[str, Any]], place: str, revision: str | None, patterns: str | None, paths: list[str]
 ) -> None:
-    assert [item.path for item in documents(SdgConfig(corpus_dir=place))] == paths
+    assert [item.path for item in survey(SdgConfig(corpus_dir=place), SCRATCH).documents()] == paths
     assert asked == [{"repo": "org/set", "repo_type": "dataset", "revision": revision, "allow_patterns": patterns}]
 
 
 @pytest.mark.parametrize("place", ["hf://", "hf://org", "hf://org/", "hf://org/set/../x", "hf:///set"])
 def test_a_malformed_address_is_refused_before_the_hub_is_asked(asked: list[dict[str, Any]], place: str) -> None:
     with pytest.raises(PipelineError, match="not a data set"):
-        list(documents(SdgConfig(corpus_dir=place)))
+        list(survey(SdgConfig(corpus_dir=place), SCRATCH).documents())
     assert asked == []
 
 
 def test_a_missing_folder_of_the_data_set_is_named(asked: list[dict[str, Any]]) -> None:
     with pytest.raises(PipelineError, match="has no folder 'none'"):
-        list(documents(SdgConfig(corpus_dir="hf://org/set/none")))
+        list(survey(SdgConfig(corpus_dir="hf://org/set/none"), SCRATCH).documents())
     assert len(asked) == 1
 
 
@@ -63,4 +66,4 @@ def test_whatever_goes_wrong_at_the_hub_is_one_error(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(PipelineError, match=r"cannot read hf://org/set: LocalEntryNotFoundError: cannot find it\n"):
-        list(documents(SdgConfig(corpus_dir="hf://org/set")))
+        list(survey(SdgConfig(corpus_dir="hf://org/set"), SCRATCH).documents())

@@ -1,30 +1,29 @@
-"""The corpus: what it holds, and its usable documents one after another. Nothing here keeps more than one text."""
+"""The corpus: what it holds, and its usable documents, kept on disk after each file was read once."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import PipelineError
+from pipeline.run.progress import progress
 from pipeline.run.snapshot import sha256_of
 from pipeline.schemas.sdg import SdgConfig
 from pipeline_sdg.reading.document import Document, Failure
 from pipeline_sdg.reading.files import list_files, matches, read_file, wanted_extensions
 from pipeline_sdg.reading.hub import local_folder
-from pipeline_sdg.reading.lookup import Lookup
+from pipeline_sdg.spool import Spool
 
 __all__ = [
     "Document",
     "Entry",
     "Survey",
     "describe",
-    "documents",
     "list_files",
-    "lookup",
     "matches",
     "survey",
     "wanted_extensions",
@@ -61,11 +60,12 @@ class LeftOut:
 
 @dataclass
 class Survey:
-    """What is in the corpus. `entries` are the usable documents in the order in which `documents` gives them.
+    """What is in the corpus: `entries` are the usable documents in order, `document` gives their texts.
 
     `encodings` counts the files whose encoding had to be guessed; `sha256` is over names and bytes of all files.
     """
 
+    texts: Spool = field(repr=False)
     files: int = 0
     entries: list[Entry] = field(default_factory=list)
     left_out: dict[str, LeftOut] = field(
@@ -74,6 +74,13 @@ class Survey:
     encodings: Counter[str] = field(default_factory=Counter)
     guessed: list[tuple[str, str]] = field(default_factory=list)
     sha256: str = ""
+
+    def document(self, number: int) -> Document:
+        """The document of `entries[number]`."""
+        return Document(*self.texts[number])
+
+    def documents(self) -> Iterator[Document]:
+        return (Document(*values) for values in self.texts)
 
     @property
     def found(self) -> int:
@@ -96,43 +103,38 @@ class _Seen:
     guessed: str = ""
 
 
-def survey(config: SdgConfig) -> Survey:
-    """Read the whole corpus once and keep no text of it. A later `documents` gives what is usable here.
+def survey(config: SdgConfig, folder: Path) -> Survey:
+    """Read every file of the corpus once. Texts go to a file in `folder` that vanishes with the process.
 
     Raises:
-        PipelineError: the folder is missing, no file matched, or none of those that did can be used.
+        PipelineError: the corpus is missing, no file matched, or none of those that did can be used.
     """
-    folder, names = _files(config)
-    found = Survey(files=len(names))
+    corpus, names = _files(config)
+    found = Survey(Spool(folder), files=len(names))
     total = hashlib.sha256()
-    for name in names:
-        total.update(f"{name}\0{_content(folder / name)}\n".encode("utf-8", "surrogateescape"))
+    with progress("reading documents", len(names), "files") as shown:
+        for item in _seen(config, corpus, names):
+            if isinstance(item, str):
+                total.update(f"{item}\0{_content(corpus / item)}\n".encode("utf-8", "surrogateescape"))
+                shown.advance()
+            else:
+                _note(found, item)
     found.sha256 = total.hexdigest()
-    for item in _seen(config, folder, names):
-        if item.guessed:
-            found.encodings[item.guessed] += 1
-            if len(found.guessed) < _KEPT_AT_MOST:
-                found.guessed.append((item.path, item.guessed))
-        if item.document is not None:
-            found.entries.append(Entry(item.path, len(item.document.text)))
-        else:
-            found.left_out[item.why].add(item.path, item.detail)
     if not found.entries:
-        raise PipelineError(_nothing_usable(folder, found, config), fix="lower min_text_length, or fix the files")
+        raise PipelineError(_nothing_usable(corpus, found, config), fix="lower min_text_length, or fix the files")
     return found
 
 
-def documents(config: SdgConfig) -> Iterator[Document]:
-    """The usable documents, by path, read one at a time; the same in every run over the same files."""
-    folder, names = _files(config)
-    for item in _seen(config, folder, names):
-        if item.document is not None:
-            yield item.document
-
-
-def lookup(config: SdgConfig) -> Lookup:
-    """The same documents by path, in any order (a context manager)."""
-    return Lookup(local_folder(config.corpus_dir), config.text_column)
+def _note(found: Survey, item: _Seen) -> None:
+    if item.guessed:
+        found.encodings[item.guessed] += 1
+        if len(found.guessed) < _KEPT_AT_MOST:
+            found.guessed.append((item.path, item.guessed))
+    if item.document is None:
+        found.left_out[item.why].add(item.path, item.detail)
+    else:
+        found.entries.append(Entry(item.path, len(item.document.text)))
+        found.texts.append(astuple(item.document))
 
 
 def _files(config: SdgConfig) -> tuple[Path, list[str]]:
@@ -146,10 +148,11 @@ def _files(config: SdgConfig) -> tuple[Path, list[str]]:
     return folder, names
 
 
-def _seen(config: SdgConfig, folder: Path, names: list[str]) -> Iterator[_Seen]:
-    """Everything in the files, in order. Of equal texts the first counts; only their hashes are remembered."""
+def _seen(config: SdgConfig, folder: Path, names: list[str]) -> Iterator[_Seen | str]:
+    """Each file's name, then everything in it. Of equal texts the first counts; only their hashes are remembered."""
     digests: dict[bytes, str] = {}
     for name in names:
+        yield name
         for item in read_file(folder, name, config.text_column):
             if isinstance(item, Failure):
                 yield _Seen(item.path, None, UNREADABLE, item.reason)
