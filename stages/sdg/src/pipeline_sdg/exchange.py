@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline_sdg.journal import Reply
 from pipeline_sdg.llm import Caller, CallFailed, Message, Schema
-from pipeline_sdg.templates import render
+from pipeline_sdg.templates import DEFAULT, Prompts
 
 _TOLD_AT_MOST = 12
 
@@ -36,6 +36,10 @@ class Exchange:
     max_tokens: int | None = None
     same: Callable[[Any], Any] = repr
     """What makes two parts the same, so that a repaired answer does not bring them twice."""
+    choose: Callable[[list[Any]], list[Any]] = list
+    """The parts in the order in which they are kept, where there are more than `wanted`."""
+    lacking: Callable[[list[Any]], list[Fault]] = lambda _: []
+    """What the parts that are kept lack as a whole: worth a repair turn, but none of them is given up for it."""
 
 
 @dataclass
@@ -52,20 +56,22 @@ class Outcome:
         return self.reply is None
 
 
-async def ask(caller: Caller, exchange: Exchange, repair: bool) -> Outcome:
+async def ask(caller: Caller, exchange: Exchange, repair: bool, prompts: Prompts = DEFAULT) -> Outcome:
     """Ask, with at most one repair turn; parts of the first answer that were good are never lost by the second."""
     try:
         reply = await caller.chat(exchange.role, exchange.messages, exchange.schema, exchange.max_tokens)
     except CallFailed as error:
         return Outcome(faults=[Fault(f"call failed: {error}")])
     good, faults = exchange.check(reply.text)
-    outcome = Outcome(good[: exchange.wanted], faults, reply)
-    if len(good) >= exchange.wanted or not repair:
+    good = exchange.choose(good)[: exchange.wanted]
+    lacking = exchange.lacking(good)
+    outcome = Outcome(good, [*faults, *lacking], reply)
+    if not repair or (len(good) == exchange.wanted and not lacking):
         return outcome
-    return await _repair(caller, exchange, outcome)
+    return await _repair(caller, exchange, outcome, prompts)
 
 
-async def _repair(caller: Caller, exchange: Exchange, first: Outcome) -> Outcome:
+async def _repair(caller: Caller, exchange: Exchange, first: Outcome, prompts: Prompts) -> Outcome:
     assert first.reply is not None
     told = [f"- {fault.reason}" for fault in first.faults[:_TOLD_AT_MOST]]
     if first.reply.finish_reason == "length":
@@ -73,7 +79,7 @@ async def _repair(caller: Caller, exchange: Exchange, first: Outcome) -> Outcome
     turn = [
         *exchange.messages,
         {"role": "assistant", "content": first.reply.text},
-        {"role": "user", "content": render("repair", problems="\n".join(told))},
+        {"role": "user", "content": prompts.render("repair", problems="\n".join(told))},
     ]
     caller.usage[exchange.role].repair_turns += 1
     try:
@@ -84,4 +90,5 @@ async def _repair(caller: Caller, exchange: Exchange, first: Outcome) -> Outcome
     merged: dict[Any, Any] = {}
     for part in [*good, *first.good]:
         merged.setdefault(exchange.same(part), part)
-    return Outcome(list(merged.values())[: exchange.wanted], faults, reply)
+    kept = exchange.choose(list(merged.values()))[: exchange.wanted]
+    return Outcome(kept, [*faults, *exchange.lacking(kept)], reply)

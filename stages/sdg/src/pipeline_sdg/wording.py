@@ -10,6 +10,7 @@ from collections import Counter
 from difflib import SequenceMatcher
 
 FEWEST_WORDS = 3
+FEWEST_SEARCH_WORDS = 2
 LONGEST_COPY = 0.8
 """Share of a question's words that may stand in one piece in a sentence of the source."""
 
@@ -23,6 +24,31 @@ _META = re.compile(
 _ENUMERATION = re.compile(r"(?:^|\s)(?:\d+[.)]|[a-e]\)|[-*•])\s")
 _JSON_LEAK = re.compile(r"^\s*[{\[]|[{,]\s*\"|\"\s*[:\]}]|```")
 _LEADING_MARK = re.compile(r"^\s*(?:(?:Q|question)?\s*\d*\s*[.):]|[-*•])\s+", re.IGNORECASE)
+_LEAD = (
+    r"^(?:(?:what|which|when|where|why|who|how(?: \w+)?)\s+)?"
+    r"(?:(?:is|are|was|were|do|does|did|can|could|has|have|should|must|may|will|would)\s+)?"
+)
+_DANGLING = (
+    re.compile(
+        _LEAD + r"(?P<what>(?-i:It|it|Its|its)|they|them|their|he|she|his|her)\b"
+        r"(?!.*\b(?:to|that|if|when|for|like|what|which|whether|how|who|where)\b)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        _LEAD + r"(?P<what>(?:this|these|those)\b(?!\s+(?:day|week|month|year|who|with|that|of)s?\b)(?:\s+\w+)?)",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        _LEAD + r"(?P<what>the\s+(?:company|firm|organi[sz]ation|study|paper|article|report|researchers))\b"
+        r"(?!\s+(?:of|that|which|who|in|on|for|by|with|called|named)\b)(?-i:(?!.*\s[A-Z]))",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"\b(?P<what>the (?:above|aforementioned|latter|former)|(?:mentioned|described|shown) (?:above|earlier))\b",
+        re.IGNORECASE,
+    ),
+)
+"""Pronouns and the like near the beginning, where nothing in the question itself can be meant."""
 _FUNCTION_WORDS = frozenset(
     """
     a about after again all also an and any are as at be because been before between both but by can could did do does
@@ -71,10 +97,13 @@ def tidy(question: str) -> str:
     return text.strip().strip("\"'“”").strip()
 
 
-def problem_of(question: str, source: str) -> str | None:
-    """Why a question cannot be used, or None. `source` is what the question was written from."""
+def problem_of(question: str, source: str, sentence: bool = True) -> str | None:
+    """Why a question cannot be used, or None. `source` is what the question was written from.
+
+    `sentence` False: words for a search box, which may be few and stand in the source as they are.
+    """
     tokens = words(question)
-    if len(tokens) < FEWEST_WORDS:
+    if len(tokens) < (FEWEST_WORDS if sentence else FEWEST_SEARCH_WORDS):
         return "is too short"
     if _JSON_LEAK.search(question):
         return "leaks JSON or markup"
@@ -86,9 +115,18 @@ def problem_of(question: str, source: str) -> str | None:
         return "repeats itself"
     if tokens[-1] in _NEVER_LAST:
         return "breaks off"
-    if copied_share(tokens, source) > LONGEST_COPY:
+    if sentence and copied_share(tokens, source) > LONGEST_COPY:
         return "copies the source"
     return None
+
+
+def dangling_reference(question: str) -> str | None:
+    """The words that point at something the question does not name ("this setting"), or None.
+
+    "it" is let pass where a clause follows that it may stand for ("Is it possible to ...").
+    """
+    found = next((match for pattern in _DANGLING if (match := pattern.search(question))), None)
+    return found.group("what") if found else None
 
 
 def is_question(text: str) -> bool:
