@@ -153,7 +153,8 @@ def copied_share(tokens: list[str], source: str) -> float:
     if not tokens:
         return 0.0
     other = words(source)
-    match = SequenceMatcher(None, tokens, other, autojunk=False).find_longest_match(0, len(tokens), 0, len(other))
+    # The second one is indexed: with the short one there it takes a third of the time.
+    match = SequenceMatcher(None, other, tokens, autojunk=False).find_longest_match(0, len(other), 0, len(tokens))
     return match.size / len(tokens)
 
 
