@@ -2,13 +2,18 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from pipeline_sdg.calls import batch, batch_client
 from pipeline_sdg.main import cli
 
 from pipeline.config import resolve
@@ -41,6 +46,21 @@ def talkative(endpoint: Any) -> Any:
     return endpoint
 
 
+def run_as_a_process_would(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage's entry, with a verbose log and the key in its variable."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the handler of a stage would outlive the test
+    monkeypatch.setenv(NAME, CANARY)
+    about_key = [*overrides, f"api_key_env={NAME}"]
+    handoff = write_handoff(resolve("embed", "sdg", "default", about_key), tmp_path / "handoff.yaml")
+    monkeypatch.setattr(sys, "argv", ["pipeline-sdg", "--config", str(handoff), "--verbose"])
+    with pytest.raises(SystemExit):
+        cli()
+
+
+def holding_the_key(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
+
+
 @pytest.mark.parametrize("part", [(), ("preview=true",), ("shard=1/2",), ("resume=never", "max_tokens_total=1200")])
 def test_no_file_and_no_line_holds_the_key(
     talkative: Any,
@@ -50,20 +70,78 @@ def test_no_file_and_no_line_holds_the_key(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the handler of a stage would outlive the test
-    monkeypatch.setenv(NAME, CANARY)
-    overrides = [*about(tmp_path, corpus, talkative), f"api_key_env={NAME}", "check_answers=true", *part]
-    handoff = write_handoff(resolve("embed", "sdg", "default", overrides), tmp_path / "handoff.yaml")
-    monkeypatch.setattr(sys, "argv", ["pipeline-sdg", "--config", str(handoff), "--verbose"])
-    with pytest.raises(SystemExit):
-        cli()
+    overrides = [*about(tmp_path, corpus, talkative), "check_answers=true", *part]
+    run_as_a_process_would(overrides, tmp_path, monkeypatch)
     sent = {item.pop("authorization") for item in talkative.headers}
     assert sent == {f"Bearer {CANARY}"}
     assert CANARY not in json.dumps([talkative.headers, talkative.requests])
     assert not [text for text in capfd.readouterr() if CANARY in text]
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert any(path.name.startswith("journal.sqlite") for path in written)
-    assert [path for path in written if CANARY.encode() in path.read_bytes()] == []
+    assert [*tmp_path.rglob("journal.sqlite")] and [*tmp_path.rglob("usage.json")] and [*tmp_path.rglob("*.log")]
+    assert holding_the_key(tmp_path) == []
+
+
+class Batches(BaseHTTPRequestHandler):
+    """A batch API whose every answer, good or bad, repeats the key."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if self.path.endswith("/files"):
+            self.asked[:] = re.findall(r'"custom_id": ?"(\w+)"', body)
+            about = {"object": "file", "bytes": 1, "created_at": 0, "filename": "x", "purpose": "batch"}
+            return self.answer(json.dumps({"id": "file-1", "status": "processed", **about}))
+        return self.answer(json.dumps(self.state()))
+
+    def do_GET(self) -> None:
+        if self.path.endswith("/content"):
+            return self.answer("\n".join(self.line(number, name) for number, name in enumerate(self.asked)))
+        if "/batches/" in self.path:
+            return self.answer(json.dumps(self.state()))
+        return self.answer(json.dumps({"object": "list", "data": [], "has_more": False}))
+
+    def line(self, number: int, name: str) -> str:
+        said = {"choices": [{"index": 0, "message": {"content": f"for {CANARY}"}, "finish_reason": "stop"}]}
+        status, body = (400, {"error": f"{CANARY} must not"}) if number == 0 else (200, said)
+        return json.dumps({"custom_id": name, "response": {"status_code": status, "request_id": CANARY, "body": body}})
+
+    def state(self) -> dict[str, Any]:
+        about = {"object": "batch", "completion_window": "24h", "created_at": 0, "endpoint": "/v1/chat/completions"}
+        files = {"input_file_id": "file-1", "output_file_id": "file-2"}
+        return {"id": "batch-1", "status": "completed", "metadata": {"echo": CANARY}, **about, **files}
+
+    def answer(self, text: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(batch, "QUIET_SECONDS", 0.02)
+    monkeypatch.setattr(batch_client, "POLL_SECONDS", 0.01)
+    server = HTTPServer(("127.0.0.1", 0), Batches)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    server.shutdown()
+    server.server_close()
+
+
+def test_no_file_of_the_batch_api_holds_the_key(
+    batches: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    where = [f"run_dir={tmp_path / 'run'}", f"corpus_dir={corpus}", f"base_url={batches}", "provider=test"]
+    shape = ["batch_api=true", "embed_model=null", "repair=false", "artifacts=false", "num_pairs=1"]
+    run_as_a_process_would([*where, *shape], tmp_path, monkeypatch)
+    assert Batches.asked and [*tmp_path.rglob("journal.sqlite")]
+    [ledger] = tmp_path.rglob("rejected.jsonl")
+    assert "must not" in ledger.read_text() and '"for ' in ledger.read_text()
+    assert holding_the_key(tmp_path) == [] and not [text for text in capfd.readouterr() if CANARY in text]
 
 
 @pytest.mark.slow
@@ -93,4 +171,4 @@ def test_no_process_is_given_the_key_on_its_command_line(
     ours = [line for line in listed if int(line.split()[0]) != process.pid]
     assert any("pipeline-sdg --config" in line for line in ours) and not any(CANARY in line for line in ours)
     assert CANARY not in said
-    assert [path for path in tmp_path.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()] == []
+    assert holding_the_key(tmp_path) == []

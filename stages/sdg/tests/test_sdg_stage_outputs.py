@@ -58,7 +58,9 @@ def test_the_funnel_adds_up(stage: Stage, endpoint: Any) -> None:
     assert funnel["overall_scores"] == {"8": 2} and funnel["answerable"] == {"true": 2}
     assert funnel["repair_turns"]["qa_generation"] == {"turns": 3, "share": 1.0}
     assert funnel["corpus"]["usable"] == 3 and len(funnel["corpus"]["sha256"]) == 64
-    assert len(lines(folder / "rejected.jsonl")) == sum(sum(found.values()) for found in rejected.values())
+    assert len(lines(folder / "rejected.jsonl")) == sum(
+        sum(found.values()) for kind in ("rejected", "remarks") for found in funnel[kind].values()
+    )
     manifest = Manifest.load(folder)
     assert manifest is not None and manifest.counts["pairs_kept"] == 2
 

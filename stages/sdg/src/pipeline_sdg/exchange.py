@@ -19,6 +19,8 @@ class Fault:
 
     reason: str
     item: Any = None
+    remark: bool = False
+    """About the answer as a whole: no part of it is lost."""
 
 
 Check = Callable[[str], tuple[list[Any], list[Fault]]]

@@ -27,6 +27,7 @@ class Funnel:
         self._scores: Counter[int] = Counter()
         self._answerable: Counter[str] = Counter()
         self._reasons: dict[str, Counter[str]] = defaultdict(Counter)
+        self._remarks: dict[str, Counter[str]] = defaultdict(Counter)
 
     def unit(self, passages: int, asked_about: int, without_question: int, kept: int) -> None:
         self.counts["documents_without_pairs"] += not kept
@@ -54,6 +55,9 @@ class Funnel:
             self._answerable[str(evaluation["answerable"]).lower()] += 1
 
     def rejected(self, item: Mapping[str, Any]) -> None:
+        if item["kind"] == "remark":
+            self._remarks[item["role"]][_kind(item)] += 1
+            return
         self.counts["rejected"] += 1
         self._reasons[item["role"]][_kind(item)] += 1
 
@@ -93,9 +97,8 @@ class Funnel:
             },
             "overall_scores": _sorted(self._scores),
             "answerable": _sorted(self._answerable),
-            "rejected": {
-                role: dict(found.most_common(_REASONS)) for role, found in sorted(self._reasons.items()) if found
-            },
+            "rejected": _by_role(self._reasons),
+            "remarks": _by_role(self._remarks),
             "repair_turns": {role: _repairs(item) for role, item in usage.items() if item.repair_turns},
         }
 
@@ -109,6 +112,10 @@ def _repairs(usage: RoleUsage) -> dict[str, float]:
     """`share`: of the answers that were not repair turns themselves."""
     first = usage.calls_made + usage.calls_reused - usage.repair_turns
     return {"turns": usage.repair_turns, "share": round(usage.repair_turns / max(first, 1), 4)}
+
+
+def _by_role(reasons: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    return {role: dict(found.most_common(_REASONS)) for role, found in sorted(reasons.items()) if found}
 
 
 def _sorted(found: Counter[Any]) -> dict[str, int]:

@@ -37,7 +37,8 @@ from pipeline_sdg.vectors import Embed, embedded
 log = logging.getLogger("pipeline")
 Item = TypeVar("Item")
 Rejection = dict[str, Any]
-"""Something a model answered that was not used: document, window, role, reason, item, reply, finish_reason."""
+"""Something a model answered that was not used: kind, document, window, role, reason, item, reply, finish_reason. Of
+the kind `remark`: what the used parts lack as a whole."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ async def _questions(
     """One call for each sentence, the richest first, until there are `num_pairs` questions or no sentences."""
     answered = asked = 0
     wanted = plan.rules_of(window).num_pairs
-    for request in question_step.exchanges(window, wanted, prompts=prompts):
+    for request in question_step.exchanges(window, wanted, prompts=prompts, styles=plan.rules.query_styles):
         if len(result.pairs) >= wanted:
             break
         outcome = await ask(caller, request, plan.repair, prompts)
@@ -164,13 +165,24 @@ def rejections_of(window: Window, request: Exchange, outcome: Outcome) -> list[R
     """The faults of an outcome, for the ledger."""
     reply = outcome.reply
     answer = (reply.text, reply.finish_reason) if reply else (None, None)
-    return [rejection(window, request.role, fault.reason, fault.item, *answer) for fault in outcome.faults]
+    return [
+        rejection(window, request.role, fault.reason, fault.item, *answer, remark=fault.remark)
+        for fault in outcome.faults
+    ]
 
 
 def rejection(
-    window: Window, role: str, reason: str, item: Any, reply: str | None = None, finish_reason: str | None = None
+    window: Window,
+    role: str,
+    reason: str,
+    item: Any,
+    reply: str | None = None,
+    finish_reason: str | None = None,
+    *,
+    remark: bool = False,
 ) -> Rejection:
     return {
+        "kind": "remark" if remark else "rejected",
         "document": window.document,
         "window": window.index,
         "role": role,

@@ -221,8 +221,15 @@ def _write(run: StageRun, config: SdgConfig, corpus: Survey, made: Made, paid: P
         metrics=_metrics(paid),
         headline=_headline(funnel, paid),
         next_command=_next_command(run, config),
-        failure=None if counts["pairs_kept"] else "no usable pair was made: see rejected.jsonl for the reasons",
+        failure=_nothing_made(counts),
     )
+
+
+def _nothing_made(counts: dict[str, int]) -> str | None:
+    """A shard may have no documents, which is no failure."""
+    if counts["pairs_kept"] or not counts["documents"]:
+        return None
+    return "no usable pair was made: see rejected.jsonl for the reasons"
 
 
 def _next_command(run: StageRun, config: SdgConfig) -> str:

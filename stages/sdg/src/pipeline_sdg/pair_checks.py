@@ -49,14 +49,14 @@ def lacking(pairs: Sequence[Pair], slots: Sequence[Slot]) -> list[Fault]:
     """What pairs lack in number and mix."""
     faults: list[Fault] = []
     if len(pairs) < len(slots):
-        faults.append(Fault(f"{len(slots)} usable pairs are needed, there are {len(pairs)}"))
+        faults.append(Fault(f"{len(slots)} usable pairs are needed, there are {len(pairs)}", remark=True))
     for name in FIELDS:
         wanted = Counter(getattr(slot, name) for slot in slots)
         found = Counter(pair.get(name, PLAIN) for pair in pairs)
         kinds = {**wanted, **found}
         if len(kinds) > 1:  # of a single kind the number above says it
             faults += [
-                Fault(f"{name}: {wanted[kind]} {kind} are needed, there are {found[kind]}")
+                Fault(f"{name}: {wanted[kind]} {kind} are needed, there are {found[kind]}", remark=True)
                 for kind in kinds
                 if wanted[kind] != found[kind]
             ]

@@ -51,11 +51,12 @@ _DANGLING = (
 """Pronouns and the like near the beginning, where nothing in the question itself can be meant."""
 _FUNCTION_WORDS = frozenset(
     """
-    a about after again all also an and any are as at be because been before between both but by can could did do does
-    doing during each for from further had has have he her here his how i if in into is it its itself just long many
-    may me more most much must my need no not now of off often on once one only or other our out over own per same
-    shall she should so some such than that the their them then there these they this those through to too under until
-    up use used using very was we were what when where which while who whom why will with within without would you your
+    a able about after again all also am an and any are as at be because been before being between both but by can
+    could did do does doing during each for from further had has have he her here his how i i'm if in into is it its
+    itself just long many may me more most much must my need no not now of off often on once one only or other our
+    out over own per same shall she should so some such than that the their them then there these they this those
+    through to too under until up use used using very was we were what when where which while who whom why will with
+    within without would you your
     """.split()  # noqa: SIM905 - two hundred quoted words are harder to read
 )
 _QUESTION_WORDS = frozenset(
@@ -78,6 +79,7 @@ def content_words(text: str) -> set[str]:
 
 
 def _stem(word: str) -> str:
+    word = word.removesuffix("'s").removesuffix("’s")
     if _has_digit(word):
         return word
     for ending in ("ing", "ed", "es", "s"):
