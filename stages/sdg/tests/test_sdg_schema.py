@@ -86,7 +86,13 @@ RECORD = {
     "deduplicated_qa_pairs": [PAIR],
     "qa_evaluations": {"evaluations": [EVALUATION]},
 }
-REJECTION = {"document": TEXT, "window": "a word position", "role": TEXT, "reason": TEXT}
+REJECTION = {
+    "kind": ("rejected", "remark"),
+    "document": TEXT,
+    "window": "a word position",
+    "role": TEXT,
+    "reason": TEXT,
+}
 
 
 def faults_of(value: Any, form: Any, where: str = "record") -> Iterator[str]:

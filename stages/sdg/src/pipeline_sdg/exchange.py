@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,6 +79,8 @@ async def _repair(caller: Caller, exchange: Exchange, first: Outcome, prompts: P
     told = [f"- {fault.reason}" for fault in first.faults[:_TOLD_AT_MOST]]
     if first.reply.finish_reason == "length":
         told.insert(0, "- it was cut off because it was too long: be briefer")
+    if "{" not in first.reply.text:  # the server took the form of the answer and did not tell the model
+        told.insert(0, f"- it must be one JSON object that follows this JSON Schema: {json.dumps(exchange.schema)}")
     turn = [
         *exchange.messages,
         {"role": "assistant", "content": first.reply.text},

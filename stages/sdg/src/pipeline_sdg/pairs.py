@@ -40,7 +40,7 @@ def exchange(
     return Exchange(
         QA,
         [{"role": "user", "content": prompt}],
-        schema(window, rules, len(slots)),
+        schema(window, rules, slots),
         lambda reply: check(reply, window, rules, before),
         wanted=len(slots),
         same=key_of,
@@ -49,16 +49,20 @@ def exchange(
     )
 
 
-def schema(window: Window, rules: PairRules, count: int) -> Schema:
-    """The form of an answer with `count` pairs."""
-    most = rules.most_hops(window)
-    segment_ids = {"type": "array", "minItems": 1, "items": {"type": "integer", "enum": window.segment_ids}}
+def schema(window: Window, rules: PairRules, slots: Sequence[Slot]) -> Schema:
+    """The form of an answer with a pair for each of `slots`.
+
+    Every list has an end: a model that is held to the form and has lost its way would write to the token limit.
+    """
+    most, count = rules.most_hops(window), len(slots)
+    segment_ids = list_of({"type": "integer", "enum": window.segment_ids}, 1, len(window.chunks))
+    kinds = {name: list(dict.fromkeys(getattr(slot, name) for slot in slots)) for name in rules.allowed(window)}
     hop = {"hop_number": {"type": "integer"}, "segment_ids": segment_ids, "summary": TEXT}
     pair = {
         "question": TEXT,
         "answer": TEXT,
         "question_complexity": {"type": "integer", "enum": list(range(rules.min_complexity, HARDEST + 1))},
-        **{name: {"type": "string", "enum": allowed} for name, allowed in rules.allowed(window).items()},
+        **{name: {"type": "string", "enum": allowed} for name, allowed in kinds.items()},
         "segment_ids": segment_ids,
         "hop_count": {"type": "integer", "enum": list(range(1, most + 1))},
         "hop_contexts": list_of(object_of(hop), 0, most),
