@@ -79,6 +79,10 @@ class FakeEndpoint:
         return chat(content, finish)
 
     @staticmethod
+    def role_of(path: str, body: dict[str, Any]) -> str:
+        return role_of(path, body)
+
+    @staticmethod
     def pair(segment: int, text: str) -> dict[str, Any]:
         return pair(segment, text)
 

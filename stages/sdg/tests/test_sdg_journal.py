@@ -150,8 +150,8 @@ def test_a_shard_reads_its_own_answers_and_the_roots_and_the_root_reads_all(tmp_
     assert known == {
         None: set(names),
         "preview": {None, "preview"},
-        "1-of-2": {None, "1-of-2"},
-        "2-of-2": {None, "2-of-2"},
+        "1-of-2": {None, "preview", "1-of-2"},
+        "2-of-2": {None, "preview", "2-of-2"},
     }
     assert not list(tmp_path.rglob("*.owner"))
 
@@ -165,10 +165,27 @@ def test_a_shard_has_a_budget_of_its_own_and_the_root_pays_for_all(tmp_path: Pat
     for name in (None, "preview", "1-of-2", "2-of-2"):
         put(tmp_path, name, f"{name}")
     with open_journal(part(tmp_path, "1-of-2"), tmp_path) as journal:
-        assert journal.spent() == {"qa": (10, 5)} and len(journal) == 2
+        assert journal.spent() == {"qa": (10, 5)} and len(journal) == 3
     with open_journal(tmp_path) as journal:
         assert journal.spent() == {"qa": (40, 20)}
         assert journal.means(4) == {"qa": (10, 5)} and journal.means(5) == {}
+
+
+def test_hundreds_of_shards_are_read_and_none_is_touched(tmp_path: Path) -> None:
+    import resource
+
+    names = [f"{number}-of-150" for number in range(1, 151)]
+    for name in names:
+        put(tmp_path, name, name)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        with open_journal(tmp_path) as journal:
+            assert all(journal.knows(name) for name in names)
+            beside = {path.name for path in (tmp_path / "shards").rglob("*") if path.is_file()}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert beside == {"journal.sqlite"}
 
 
 def test_an_empty_journal_says_so(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_an_endpoint_that_only_fails_is_given_up_early(stage: Stage, endpoint: A
         (corpus / f"more{number}.md").write_text(f"The pump number {number} opens at {number + 2} bar, never before.")
     act, reason = BROKEN[name]
     endpoint.misbehave = lambda body, number: act
-    with pytest.raises(PipelineError, match=f"10 calls in a row failed.*{reason}"):
+    with pytest.raises(PipelineError, match=rf"\d+ calls in a row failed.*{reason}"):
         stage(*PLAIN, "max_retries=0", "max_parallel_requests_for_gen=2", "min_text_length=0")
     assert endpoint.calls.total() <= 12
 

@@ -194,7 +194,7 @@ def test_scores_are_checked() -> None:
 
 def test_the_judge_sees_the_cited_segments_alone() -> None:
     prompt = judge.exchange(item(segment_ids=[3]), window().chunks).messages[0]["content"]
-    assert "[3] L-404" in prompt
+    assert "[3] Lift pump\nL-404" in prompt
     assert "20 percent. " not in prompt.split("QUESTION")[0]
 
 

@@ -53,8 +53,16 @@ def test_the_documented_quota_is_rescaled_to_ten() -> None:
 
 
 def test_a_dropped_type_gives_its_share_to_the_others() -> None:
-    assert without({"visual": 1, "causal": 2}, "visual") == {"causal": 2}
-    assert without({"visual": 1, "causal": 0}, "visual") == {"causal": 1}
+    assert without({"visual": 1, "causal": 2}, "visual", REASONING_TYPES) == {"causal": 2}
+    assert without({"visual": 1, "causal": 0}, "visual", REASONING_TYPES) == {"causal": 1}
+
+
+def test_a_window_that_cannot_carry_the_only_type_gets_the_others_in_equal_shares() -> None:
+    rules = PairRules(6, {"multi_hop": 1}, {"visual": 1})
+    slots = rules.slots(window(passages=1))
+    assert Counter(slot.query_type for slot in slots) == {"structural": 3, "contextual": 3}
+    assert {slot.reasoning_type for slot in slots} == set(REASONING_TYPES) - {"visual"}
+    assert {slot.query_type for slot in rules.slots(window(passages=2))} == {"multi_hop"}
 
 
 @given(weights, st.integers(0, 30))

@@ -122,6 +122,34 @@ def test_shards_are_not_merged_while_one_is_under_way(stage: Stage, endpoint: An
     assert outputs(stage())
 
 
+def test_no_shard_begins_beside_a_run_of_the_whole_folder(stage: Stage, endpoint: Any, tmp_path: Path) -> None:
+    with stage_lock(tmp_path / "run" / "stage0_sdg"), pytest.raises(PipelineError, match="stage0_sdg is under way"):
+        stage("shard=1/2")
+    assert endpoint.calls.total() == 0
+
+
+def test_a_batch_of_an_unfinished_shard_is_waited_for(stage: Stage, endpoint: Any, tmp_path: Path) -> None:
+    batches = tmp_path / "run" / "stage0_sdg" / "shards" / "1-of-2" / "batches"
+    batches.mkdir(parents=True)
+    (batches / "one.json").write_text("{}")
+    with pytest.raises(PipelineError, match="has batches under way"):
+        stage("batch_api=true")
+    assert endpoint.calls.total() == 0
+
+
+def test_a_shard_without_a_window_is_no_failure(stage: Stage) -> None:
+    folder = stage("shard=3/3", "max_windows=1")
+    manifest = Manifest.load(folder / "shards" / "3-of-3")
+    assert manifest is not None and manifest.failure is None and manifest.counts["windows"] == 0
+
+
+def test_what_a_preview_paid_for_no_shard_pays_again(stage: Stage, endpoint: Any) -> None:
+    stage("preview=true", "embed_model=null")
+    paid = dict(endpoint.answered)
+    stage("shard=1/3", "embed_model=null")
+    assert paid and all(endpoint.answered[prompt] == count for prompt, count in paid.items())
+
+
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "1/0", "a/b", "-1/3", "1/3/5"])
 def test_a_shard_is_one_of_so_many(shard: str) -> None:
     with pytest.raises(PipelineError, match="expected I/N with I from 1 to N"):

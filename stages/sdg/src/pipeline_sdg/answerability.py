@@ -13,7 +13,7 @@ from pipeline_sdg.chunking import Chunk
 from pipeline_sdg.endpoints import JUDGE
 from pipeline_sdg.exchange import Exchange, Fault
 from pipeline_sdg.forms import TEXT, YES_OR_NO, list_of, object_of, one_line
-from pipeline_sdg.judge import Evaluation, cited, shown
+from pipeline_sdg.judge import Evaluation, cited, shown, with_title
 from pipeline_sdg.pairs import Pair
 from pipeline_sdg.parsing import parse_object
 from pipeline_sdg.templates import DEFAULT, Prompts
@@ -29,7 +29,7 @@ def exchange(pair: Pair, chunks: list[Chunk], prompts: Prompts = DEFAULT) -> Exc
     """The request for one pair; the model sees its cited segments and nothing else of the document."""
     segments = cited(pair, chunks)
     prompt = prompts.render("answerable", segments=shown(segments), question=pair["question"], answer=pair["answer"])
-    source = [chunk["text"] for chunk in segments]
+    source = [with_title(chunk) for chunk in segments]
     return Exchange(
         JUDGE, [{"role": "user", "content": prompt}], schema(), lambda reply: check(reply, source), wanted=1
     )

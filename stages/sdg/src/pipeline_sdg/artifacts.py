@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline_sdg.chunking import Window
+from pipeline_sdg.chunking import Window, lines
 from pipeline_sdg.endpoints import ARTIFACTS
 from pipeline_sdg.exchange import Exchange, Fault
 from pipeline_sdg.forms import TEXT, list_of, object_of, one_line
@@ -37,12 +37,13 @@ def schema(max_per_type: int) -> Schema:
 
 
 def messages(window: Window, max_per_type: int, prompts: Prompts = DEFAULT) -> list[Message]:
+    several = len(window.members) > 1
     text = prompts.render(
         "artifacts",
         title=window.title,
         max_per_type=max_per_type,
-        text=window.text,
-        extra=f"\n{prompts.render('artifacts_bundle')}\n" if len(window.members) > 1 else "",
+        text="\n".join(lines(window.chunks, window.title)) if several else window.text,
+        extra=f"\n{prompts.render('artifacts_bundle')}\n" if several else "",
     )
     return [{"role": "user", "content": text}]
 

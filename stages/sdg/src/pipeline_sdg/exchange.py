@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline_sdg.journal import Reply
@@ -16,12 +16,13 @@ _TOLD_AT_MOST = 12
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with an answer. `item` is the part that cannot be used, if it is one part."""
+    """One thing wrong with an answer. `item` is the part that is not used, if it is one part; `reply` is the answer."""
 
     reason: str
     item: Any = None
     remark: bool = False
     """About the answer as a whole: no part of it is lost."""
+    reply: Reply | None = None
 
 
 Check = Callable[[str], tuple[list[Any], list[Fault]]]
@@ -47,7 +48,10 @@ class Exchange:
 
 @dataclass
 class Outcome:
-    """The good parts, the faults of what was left out, and the last reply (None if no call succeeded)."""
+    """The good parts, the faults of what was left out, and the last reply (None if no call succeeded).
+
+    Parts that are no good count as mended, and are no fault, if the repair turn brought more good ones.
+    """
 
     good: list[Any] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -59,41 +63,65 @@ class Outcome:
         return self.reply is None
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """A reply and what its check found."""
+
+    reply: Reply
+    good: list[Any]
+    faults: list[Fault]
+
+
 async def ask(caller: Caller, exchange: Exchange, repair: bool, prompts: Prompts = DEFAULT) -> Outcome:
     """Ask, with at most one repair turn; parts of the first answer that were good are never lost by the second."""
     try:
-        reply = await caller.chat(exchange.role, exchange.messages, exchange.schema, exchange.max_tokens)
+        first = await _answer(caller, exchange, exchange.messages)
     except CallFailed as error:
         return Outcome(faults=[Fault(f"call failed: {error}")])
-    good, faults = exchange.check(reply.text)
-    good = exchange.choose(good)[: exchange.wanted]
-    lacking = exchange.lacking(good)
-    outcome = Outcome(good, [*faults, *lacking], reply)
-    if not repair or (len(good) == exchange.wanted and not lacking):
+    outcome = _outcome(exchange, first)
+    lacking = exchange.lacking(outcome.good)
+    if not repair or (len(outcome.good) == exchange.wanted and not lacking):
         return outcome
-    return await _repair(caller, exchange, outcome, prompts)
+    caller.usage[exchange.role].repair_turns += 1
+    turn = _repair_turn(exchange, first.reply, [*first.faults, *lacking], prompts)
+    try:
+        second = await _answer(caller, exchange, turn)
+    except CallFailed as error:
+        outcome.faults.append(Fault(f"the repair turn failed: {error}"))
+        return outcome
+    return _outcome(exchange, second, first)
 
 
-async def _repair(caller: Caller, exchange: Exchange, first: Outcome, prompts: Prompts) -> Outcome:
-    assert first.reply is not None
-    told = [f"- {fault.reason}" for fault in first.faults[:_TOLD_AT_MOST]]
-    if first.reply.finish_reason == "length":
+async def _answer(caller: Caller, exchange: Exchange, messages: list[Message]) -> _Answer:
+    reply = await caller.chat(exchange.role, messages, exchange.schema, exchange.max_tokens)
+    good, faults = exchange.check(reply.text)
+    return _Answer(reply, good, [replace(fault, reply=reply) for fault in faults])
+
+
+def _repair_turn(exchange: Exchange, reply: Reply, faults: Sequence[Fault], prompts: Prompts) -> list[Message]:
+    told = [f"- {fault.reason}" for fault in faults[:_TOLD_AT_MOST]]
+    if reply.finish_reason == "length":
         told.insert(0, "- it was cut off because it was too long: be briefer")
-    if "{" not in first.reply.text:  # the server took the form of the answer and did not tell the model
+    if "{" not in reply.text:  # the server took the form of the answer and did not tell the model
         told.insert(0, f"- it must be one JSON object that follows this JSON Schema: {json.dumps(exchange.schema)}")
-    turn = [
+    return [
         *exchange.messages,
-        {"role": "assistant", "content": first.reply.text},
+        {"role": "assistant", "content": reply.text},
         {"role": "user", "content": prompts.render("repair", problems="\n".join(told))},
     ]
-    caller.usage[exchange.role].repair_turns += 1
-    try:
-        reply = await caller.chat(exchange.role, turn, exchange.schema, exchange.max_tokens)
-    except CallFailed as error:
-        return Outcome(first.good, [*first.faults, Fault(f"the repair turn failed: {error}")], first.reply)
-    good, faults = exchange.check(reply.text)
-    merged: dict[Any, Any] = {}
-    for part in [*good, *first.good]:
-        merged.setdefault(exchange.same(part), part)
-    kept = exchange.choose(list(merged.values()))[: exchange.wanted]
-    return Outcome(kept, [*faults, *exchange.lacking(kept)], reply)
+
+
+def _outcome(exchange: Exchange, last: _Answer, first: _Answer | None = None) -> Outcome:
+    """What is kept of the last answer and, where it leaves room, of the first one."""
+    parts: dict[Any, tuple[Any, Reply]] = {}
+    for answer in (last, first) if first else (last,):
+        for part in answer.good:
+            parts.setdefault(exchange.same(part), (part, answer.reply))
+    kept = exchange.choose([part for part, _ in parts.values()])[: exchange.wanted]
+    keys = {exchange.same(part) for part in kept}
+    surplus = [
+        Fault("more than were asked for", part, reply=reply) for key, (part, reply) in parts.items() if key not in keys
+    ]
+    unmended = first.faults if first and len(kept) <= min(len(first.good), exchange.wanted) else []
+    lacking = [replace(fault, reply=last.reply) for fault in exchange.lacking(kept)]
+    return Outcome(kept, [*last.faults, *lacking, *surplus, *unmended], last.reply)

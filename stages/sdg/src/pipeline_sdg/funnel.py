@@ -123,7 +123,8 @@ def _sorted(found: Counter[Any]) -> dict[str, int]:
 
 
 def _kind(item: Mapping[str, Any]) -> str:
-    """The reason without the number of the pair, the numbers in it, or the document it names: like counts with like."""
+    """The reason without what it names (the number of the pair, a document, codes), so that like counts with like."""
     if item["role"] == "dedup":
         return "asks the same as another"
-    return re.sub(r"\d+", "N", re.sub(r"^pair \d+: ", "", item["reason"]))
+    reason = re.sub(r"^pair \d+: ", "", item["reason"])
+    return re.sub(r"\d+", "N", reason if item["kind"] == "remark" else reason.partition(": ")[0])

@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from pipeline.errors import PipelineError
+from pipeline.records.passages import Passage
 from pipeline.run.progress import progress
 from pipeline_sdg import artifacts as artifact_step
 from pipeline_sdg import questions as question_step
@@ -27,7 +28,7 @@ from pipeline_sdg.judge import Evaluation, cited
 from pipeline_sdg.labels import LabelPlan, label
 from pipeline_sdg.llm import Caller
 from pipeline_sdg.meter import Meter
-from pipeline_sdg.pairs import Pair, PairRules, pairs_of_window
+from pipeline_sdg.pairs import Pair, PairRules, exchange, pairs_of_window
 from pipeline_sdg.pooling import Pool
 from pipeline_sdg.similarity import duplicates, rank_of, word_vectors
 from pipeline_sdg.spool import Slots
@@ -36,6 +37,7 @@ from pipeline_sdg.vectors import Embed, embedded
 
 log = logging.getLogger("pipeline")
 Item = TypeVar("Item")
+_SEARCHED_AT_ONCE = 256
 Rejection = dict[str, Any]
 """Something a model answered that was not used: kind, document, window, role, reason, item, reply, finish_reason. Of
 the kind `remark`: what the used parts lack as a whole."""
@@ -135,13 +137,26 @@ async def _window(window: Window, plan: GenerationPlan, caller: Caller) -> Windo
         result.rejections += rejections_of(window, request, outcome)
     if plan.qa_format == "full":
         rules = plan.rules_of(window)
-        result.pairs, asked = await pairs_of_window(caller, window, rules, result.artifacts, plan.repair, prompts)
+        notes = _notes_for(window, rules, result.artifacts, caller, prompts)
+        result.pairs, asked = await pairs_of_window(caller, window, rules, notes, plan.repair, prompts)
         result.unanswered = all(outcome.unanswered for _, outcome in asked)
         for request, outcome in asked:
             result.rejections += rejections_of(window, request, outcome)
     else:
         await _questions(result, window, plan, caller, prompts)
     return result
+
+
+def _notes_for(window: Window, rules: PairRules, found: Artifacts, caller: Caller, prompts: Prompts) -> Artifacts:
+    """The artifacts to write pairs from. None where an earlier run, whose call for artifacts had failed, has paid for
+    the pairs already: with other notes they would be paid for again."""
+    if caller.first_run or not any(found.values()):
+        return found
+    known = [
+        caller.knows(request.role, request.messages, request.schema, request.max_tokens)
+        for request in (exchange(window, rules, notes, prompts) for notes in (found, no_artifacts()))
+    ]
+    return no_artifacts() if known == [False, True] else found
 
 
 async def _questions(
@@ -193,7 +208,9 @@ def rejection(
     }
 
 
-async def find_repeats(results: Slots, threshold: float, embed: Embed | None, folder: Path) -> Rows:
+async def find_repeats(
+    results: Slots, threshold: float, embed: Embed | None, folder: Path, hops_may_drop: bool = False
+) -> Rows:
     """All pairs of the corpus, and which of them ask what a better pair asks (cosine above `threshold`).
 
     `embed` None: alike are questions of the same words. `folder` keeps vectors while they are needed.
@@ -205,7 +222,7 @@ async def find_repeats(results: Slots, threshold: float, embed: Embed | None, fo
             for place, pair in enumerate(result["pairs"]):
                 rows.windows.append(number)
                 rows.places.append(place)
-                ranks.extend(rank_of(pair))
+                ranks.extend(rank_of(pair, hops_may_drop))
                 yield pair["question"]
 
     vectors = await embedded(questions(), "query", embed, folder) if embed else word_vectors(questions())
@@ -231,12 +248,12 @@ async def label_all(
     A pair that cannot be judged stays, with score null; one that the hop check rejects has no pair any more.
     """
     labels, kept, meter = Slots(folder, len(rows)), rows.kept, Meter(caller.usage)
+    pooled_for = await _candidates(kept, rows, results, windows, pool, pooled, folder) if pool else None
 
     async def work(row: int) -> None:
         number = rows.windows[row]
         window, pair = windows[number], results[number]["pairs"][rows.places[row]]
-        own = [chunk["text"] for chunk in cited(pair, window.chunks)]
-        found = (await pool.candidates([pair], [own], pooled))[0] if pool else ()
+        found = [Passage(**item) for item in pooled_for[row]] if pooled_for else ()
         done = await label(caller, pair, window.chunks, replace(plan, prompts=prompts_of(window, profiles)), found)
         rejections = [item for request, outcome in done.asked for item in rejections_of(window, request, outcome)]
         if done.pair is None:
@@ -247,6 +264,25 @@ async def label_all(
     with progress("judging", len(kept), "pairs") as shown:
         await each(kept, work, parallel)
     return labels
+
+
+async def _candidates(
+    kept: list[int], rows: Rows, results: Slots, windows: Sequence[Window], pool: Pool, pooled: int, folder: Path
+) -> Slots:
+    """The passages (as dicts) to look at for every row that is kept; many rows at once, for they share the search."""
+    found = Slots(folder, len(rows))
+    with progress("pooling passages", len(kept), "pairs") as shown:
+        for first in range(0, len(kept), _SEARCHED_AT_ONCE):
+            block = kept[first : first + _SEARCHED_AT_ONCE]
+            pairs = [results[rows.windows[row]]["pairs"][rows.places[row]] for row in block]
+            own = [
+                [chunk["text"] for chunk in cited(pair, windows[rows.windows[row]].chunks)]
+                for row, pair in zip(block, pairs, strict=True)
+            ]
+            for row, passages in zip(block, await pool.candidates(pairs, own, pooled), strict=True):
+                found[row] = [asdict(passage) for passage in passages]
+            shown.advance(len(block))
+    return found
 
 
 async def each(items: Iterable[Item], work: Callable[[Item], Awaitable[None]], parallel: int) -> None:

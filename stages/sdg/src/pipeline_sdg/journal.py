@@ -86,7 +86,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Two connections: a reader must not wait while the writer's thread waits for the disk.
         self._writer, self._write_lock = _open(path), threading.Lock()
-        self._readers = [_open(path), *(_open(other) for other in others)]
+        self._readers = [_open(path), *map(_open_other, others)]
         self._waiting: list[tuple[list[Row], asyncio.Future[None]]] = []
         self._flush: asyncio.Task[None] | None = None
 
@@ -206,19 +206,45 @@ class Journal:
             ) from error
 
 
+def _open_other(path: Path) -> sqlite3.Connection:
+    """A journal that is only read. One without a log is opened as a file that nobody changes: no file appears beside
+    it, several machines may do so, and hundreds of shards do not run into the limit of open files."""
+    log = path.with_name(f"{path.name}-wal")
+    if log.is_file() and log.stat().st_size:
+        return _open(path)
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None, check_same_thread=False
+        )
+        if _check_format(path, connection) == FORMAT:
+            return connection
+    except sqlite3.Error as error:
+        raise _damaged(path, error) from error
+    connection.close()
+    return _open(path)  # of an earlier version: it lacks a table
+
+
+def _check_format(path: Path, connection: sqlite3.Connection) -> int:
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found > FORMAT:
+        raise PipelineError(f"{path} was written by a newer version", fix="update your checkout")
+    return found
+
+
+def _damaged(path: Path, error: sqlite3.Error) -> PipelineError:
+    if "unable to open" in str(error):
+        return PipelineError(f"{path} cannot be opened: {error}", fix="see its permissions, and `ulimit -n`")
+    return PipelineError(f"{path} is damaged: {error}", fix="move it away; the calls in it will be made again")
+
+
 def _open(path: Path) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found > FORMAT:
-            raise PipelineError(f"{path} was written by a newer version", fix="update your checkout")
-        if found < FORMAT:
+        if _check_format(path, connection) < FORMAT:
             connection.executescript(_TABLES)
             connection.execute(f"PRAGMA user_version={FORMAT}")
     except sqlite3.Error as error:
-        raise PipelineError(
-            f"{path} is damaged: {error}", fix="move it away; the calls in it will be made again"
-        ) from error
+        raise _damaged(path, error) from error
     return connection

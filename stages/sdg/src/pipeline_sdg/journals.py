@@ -2,8 +2,8 @@
 
     ROOT/journal.sqlite    ROOT/preview/journal.sqlite    ROOT/shards/I-of-N/journal.sqlite
 
-A shard or a preview reads its own and the root's; the run of the root reads all of them, so that it pays only for
-what no shard has.
+A shard or a preview reads its own, the root's and the preview's; the run of the root reads all of them, so that it
+pays only for what no shard has.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def open_journal(
     """
     root = root or folder
     path = folder / JOURNAL
-    others = [item for item in (_journals(root) if folder == root else [root / JOURNAL]) if item.is_file()]
+    whole = [root / JOURNAL, root / _PREVIEW / JOURNAL]
+    others = [item for item in (_journals(root) if folder == root else whole) if item.is_file() and item != path]
     if resume == "always" and not others and not path.is_file():
         raise PipelineError(f"resume=always: {folder} holds no journal", fix="use resume=if_possible for a first run")
     if resume == "never":

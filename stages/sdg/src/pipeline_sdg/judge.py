@@ -63,8 +63,13 @@ def neighbours(pair: Pair, chunks: list[Chunk]) -> list[Chunk]:
 
 
 def shown(chunks: list[Chunk]) -> str:
-    """Chunks as a prompt shows them: the number, then the text."""
-    return "\n\n".join(f"[{chunk['chunk_id']}] {chunk['text']}" for chunk in chunks)
+    """Chunks as a prompt shows them: the number, the title, then the text."""
+    return "\n\n".join(f"[{chunk['chunk_id']}] {with_title(chunk)}" for chunk in chunks)
+
+
+def with_title(chunk: Chunk) -> str:
+    """The text under its title (the path of headings), as a search index has it."""
+    return f"{chunk['title']}\n{chunk['text']}" if chunk.get("title") else chunk["text"]
 
 
 def schema() -> dict[str, Any]:

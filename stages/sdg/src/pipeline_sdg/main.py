@@ -11,10 +11,11 @@ from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.run.files import write_json
+from pipeline.run.lock import holder_text, is_locked
 from pipeline.run.stage import StageResult, StageRun, run_stage
 from pipeline.schemas.sdg import SdgConfig
 from pipeline_sdg import documents, output
-from pipeline_sdg.calls.usage import Prices, total_cost
+from pipeline_sdg.calls.usage import Prices, estimated_tokens, total_cost
 from pipeline_sdg.documents import Survey
 from pipeline_sdg.endpoints import ARTIFACTS, EMBED, Endpoint
 from pipeline_sdg.estimate import ENOUGH_REPLIES, described, estimate, warnings
@@ -34,6 +35,9 @@ from pipeline_sdg.units import Asked, Units
 from pipeline_sdg.vectors import Embed
 
 _WRITING_AT_ONCE, _BATCHED_AT_ONCE = 16, 4096
+BATCHES = "batches"
+LONG_PROMPT = 16_000
+"""Tokens of one call from which on few models read all of it with care."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,7 @@ class Paid:
 def main(config: SdgConfig, run: StageRun) -> StageResult:
     """Read `config.corpus_dir`, ask the models about it, and write records that `prep` understands."""
     profiles = Profiles(config.prompt_profile, config.prompt_profiles)
-    if run.folder == Path(config.output_dir):
-        _check_shards(run)
+    _check_others(config, run)
     corpus = documents.survey(config, run.folder)
     units = Units(corpus, config, run.folder)
     asked = Asked(units, config)
@@ -61,15 +64,25 @@ def main(config: SdgConfig, run: StageRun) -> StageResult:
     return _preview(run, config, made) if config.preview else _write(run, config, corpus, made, paid)
 
 
-def _check_shards(run: StageRun) -> None:
-    """Before the shards' answers are put together: are they all there?
+def _check_others(config: SdgConfig, run: StageRun) -> None:
+    """The run of a folder puts its shards' answers together: are they all there? And none begins meanwhile.
 
     Raises:
-        PipelineError: one is still under way.
+        PipelineError: another part of this run is under way, or a batch of a shard is.
     """
-    if running := running_shards(run.folder):
+    root = Path(config.output_dir)
+    if run.folder != root:
+        if is_locked(root):
+            raise PipelineError(f"{root} is under way: {holder_text(root)}", fix="wait for it")
+        return
+    if running := running_shards(root):
         raise PipelineError(f"under way: {', '.join(running)}", fix="wait for it, then give the command again")
-    for folder in unfinished_shards(run.folder):
+    for folder in unfinished_shards(root):
+        if config.batch_api and any((root / folder / BATCHES).glob("*")):
+            raise PipelineError(
+                f"{root / folder} has batches under way at the provider, which are paid for",
+                fix="finish that shard first, with the command that began it",
+            )
         run.log.warning(f"warning: {folder} is not finished; what is missing is asked for here")
 
 
@@ -94,8 +107,12 @@ async def _generate(
         try:
             results = await generate(asked, plan, caller, workers, folder)
             embed = _embedder(config, caller)
-            rows = await find_repeats(results, config.similarity_threshold, embed, folder)
-            pool = await Pool.build(units.passages(), folder, embed) if config.pooled_judging and len(rows) else None
+            rows = await find_repeats(
+                results, config.similarity_threshold, embed, folder, hops_may_drop=config.hop_check == "drop"
+            )
+            pool = None
+            if config.pooled_judging and len(rows):  # a preview does not pay for the vectors of the whole corpus
+                pool = await Pool.build(units.passages(), folder, None if config.preview else embed)
             judged = await label_all(
                 rows, results, asked, labels, profiles, caller, workers, pool, config.pooled_judging, folder
             )
@@ -138,7 +155,7 @@ def _call_options(config: SdgConfig, folder: Path) -> CallOptions:
         max_cost=config.max_cost,
         prices=config.prices,
         redact=tuple(config.redact),
-        batch_folder=folder / "batches" if config.batch_api else None,
+        batch_folder=folder / BATCHES if config.batch_api else None,
     )
 
 
@@ -179,6 +196,7 @@ def _announce(
         why = "preview" if config.preview else f"shard={config.shard}" if config.shard else "max_windows, spread evenly"
         run.log.info(f"asking about {len(asked)} of {units.windows} windows ({why})")
     bundles = f" in {len(units)} bundles" if config.multi_doc else ""
+    _warn_of_long_prompts(run, config, units)
     run.log.info(f"plan: {len(corpus.entries)} documents{bundles}, {len(asked)} windows")
     for item in endpoints:
         run.log.info(f"plan: {item.role}: {item.model} at {item.base_url or 'this machine'}")
@@ -188,6 +206,15 @@ def _announce(
         run.log.info(f"plan: {line}")
     for line in warnings(needs, prices, config):
         run.log.warning(f"warning: {line}")
+
+
+def _warn_of_long_prompts(run: StageRun, config: SdgConfig, units: Units) -> None:
+    name, characters = units.longest if units.windows else ("", 0)
+    if config.window_tokens is None and estimated_tokens(characters) > LONG_PROMPT:
+        run.log.warning(
+            f"warning: {name}: one call would show about {estimated_tokens(characters):,} tokens and get "
+            f"{config.num_pairs} pairs: set window_tokens (such as 2000)"
+        )
 
 
 def _preview(run: StageRun, config: SdgConfig, made: Made) -> StageResult:
@@ -226,8 +253,8 @@ def _write(run: StageRun, config: SdgConfig, corpus: Survey, made: Made, paid: P
 
 
 def _nothing_made(counts: dict[str, int]) -> str | None:
-    """A shard may have no documents, which is no failure."""
-    if counts["pairs_kept"] or not counts["documents"]:
+    """A shard may have nothing to ask about, which is no failure."""
+    if counts["pairs_kept"] or not counts["windows"]:
         return None
     return "no usable pair was made: see rejected.jsonl for the reasons"
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
+from pipeline.errors import PipelineError
 from pipeline.records.sdg import BATCH, HANDOFF, Record, write_batch
-from pipeline.run.files import atomic_open, write_json
+from pipeline.run.files import atomic_open, read_json, write_json
 from pipeline.run.progress import progress
 from pipeline.schemas.sdg import SdgConfig
 from pipeline_sdg.artifacts import merge
@@ -27,6 +31,7 @@ from pipeline_sdg.units import Asked, Units
 
 REJECTED, COVERAGE = "rejected.jsonl", "coverage.jsonl"
 USAGE, FUNNEL, PREVIEW = "usage.json", "funnel.json", "preview.json"
+_FRESH = ".fresh."
 COUNTED = (
     "documents",
     "passages",
@@ -132,34 +137,49 @@ def _take_window(output: UnitOutput, made: Made, number: int, funnel: Funnel) ->
 def write_all(folder: Path, made: Made, config: SdgConfig, funnel: Funnel) -> list[Path]:
     """The records in batches and as one JSON Lines file with its hand-off, and the notes beside them.
 
-    One batch is held in memory. Files of an earlier run that are none of these go at the end.
+    One batch is held in memory. All files are written into a folder of their own first and take their places at the
+    end, after those of an earlier run went: whoever is killed meanwhile leaves no mixture of old and new records.
     """
-    name = config.dataset
-    written: list[Path] = []
+    name = f"{config.dataset}.jsonl"
+    for leftover in folder.glob(f"{_FRESH}*"):  # of a run that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    with TemporaryDirectory(dir=folder, prefix=_FRESH) as place:
+        fresh = Path(place)
+        _write_records(fresh, name, made, config, funnel)
+        write_json(fresh / HANDOFF, {"schema_version": 1, "dataset_name": config.dataset, "output_path": name})
+        written = sorted(path.name for path in fresh.iterdir())
+        for old in _records_of(folder):
+            old.unlink(missing_ok=True)
+        for item in written:
+            os.replace(fresh / item, folder / item)
+    return [folder / item for item in written]
+
+
+def _write_records(folder: Path, name: str, made: Made, config: SdgConfig, funnel: Funnel) -> None:
     batch: list[Record] = []
-    first = 0
+    batches = first = 0
     with ExitStack() as stack, progress("writing records", len(made.asked.units), "records") as shown:
-        lines = {
-            path: stack.enter_context(atomic_open(folder / path)) for path in (f"{name}.jsonl", REJECTED, COVERAGE)
-        }
+        lines = {path: stack.enter_context(atomic_open(folder / path)) for path in (name, REJECTED, COVERAGE)}
         for output in outputs_of(made, funnel):
             batch.append(output.record(config))
-            _line(lines[f"{name}.jsonl"], batch[-1])
+            _line(lines[name], batch[-1])
             _line(lines[COVERAGE], output.coverage())
             for item in output.rejections:
                 _line(lines[REJECTED], item)
             if len(batch) == config.batch_size:
-                written.append(write_batch(folder, len(written), first, batch))
-                first, batch = first + len(batch), []
+                write_batch(folder, batches, first, batch)
+                batches, first, batch = batches + 1, first + len(batch), []
             shown.advance()
         if batch:
-            written.append(write_batch(folder, len(written), first, batch))
-    written += [folder / path for path in lines]
-    written.append(
-        write_json(folder / HANDOFF, {"schema_version": 1, "dataset_name": name, "output_path": f"{name}.jsonl"})
-    )
-    _remove_others(folder, written)
-    return written
+            write_batch(folder, batches, first, batch)
+
+
+def _records_of(folder: Path) -> list[Path]:
+    """Where an earlier run's records stand."""
+    found = list(folder.glob(f"{BATCH}*.json*"))
+    with suppress(PipelineError, KeyError, TypeError):  # there is none, or nobody can tell what it named
+        found.append(folder / str(read_json(folder / HANDOFF)["output_path"]))
+    return [path for path in found if path.parent == folder and path.is_file()]
 
 
 def write_usage(folder: Path, usage: Mapping[str, RoleUsage], complete: bool) -> Path:
@@ -172,11 +192,3 @@ def write_funnel(folder: Path, report: dict[str, Any]) -> Path:
 
 def _line(stream: IO[str], value: Any) -> None:
     stream.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def _remove_others(folder: Path, written: list[Path]) -> None:
-    """Batches of an earlier run that had more of them."""
-    own = {path.name for path in written}
-    for path in folder.glob(f"{BATCH}*.json*"):
-        if path.name not in own:
-            path.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 from pipeline_sdg.chunking import Window
 from pipeline_sdg.exchange import Fault
 from pipeline_sdg.forms import one_line, whole_number
-from pipeline_sdg.identifiers import invented
+from pipeline_sdg.identifiers import invented, without_list_numbers
 from pipeline_sdg.pair_hops import checked_hops, segments
 from pipeline_sdg.pair_rules import HARDEST, MULTI_HOP, Pair, PairRules, Slot
 from pipeline_sdg.parsing import list_in_reply
 from pipeline_sdg.styles import PLAIN, SEARCH_WORDS, problem_of_style
-from pipeline_sdg.wording import dangling_reference, ends_sensibly, problem_of, words
+from pipeline_sdg.wording import dangling_reference, ends_sensibly, problem_of, speaks_of_text, words
 
+MOST_REPEATS = 3
+"""How often a word may stand in a question: what compares three plans says "plan" three times."""
 FIELDS = ("query_type", "reasoning_type", "query_style")
 
 
@@ -121,12 +124,13 @@ def checked(item: Any, window: Window, rules: PairRules) -> Pair | str:
 
 
 def _problem_of_question(question: str, style: str, window: Window) -> str | None:
-    reason = problem_of(question, window.text, sentence=style not in SEARCH_WORDS) or problem_of_style(question, style)
-    if reason:
+    source = " \n ".join([window.title, *_titles(window.chunks), window.text])
+    reason = problem_of(question, window.text, style not in SEARCH_WORDS, MOST_REPEATS)
+    if reason := reason or problem_of_style(question, style) or _names_document(question, window, source):
         return reason
     if pointer := dangling_reference(question):
         return f'does not stand alone: "{pointer}" is named nowhere in it'
-    if codes := invented(question, window.title, *_titles(window.chunks), window.text):
+    if codes := invented(question, source):
         return f"has what the segments do not: {', '.join(codes)}"
     return None
 
@@ -136,9 +140,23 @@ def _problem_of_answer(answer: str, question: str, segment_ids: list[int], windo
     if not ends_sensibly(answer):
         return "breaks off"
     cited = [chunk for chunk in window.chunks if chunk["chunk_id"] in segment_ids]
-    sources = window.title, *_titles(cited), *(chunk["text"] for chunk in cited), question
-    if codes := invented(answer, *sources):
+    source = " \n ".join([window.title, *_titles(cited), *(chunk["text"] for chunk in cited), question])
+    if speaks_of_text(answer, source):
+        return "speaks of the text instead of the matter"
+    if reason := _names_document(answer, window, source):
+        return reason
+    if codes := invented(without_list_numbers(answer), source):
         return f"has what the cited segments {segment_ids} do not: {', '.join(codes)}"
+    return None
+
+
+def _names_document(text: str, window: Window, source: str) -> str | None:
+    """The names by which the documents of a bundle are told apart are for the model alone."""
+    for document in window.members:
+        for name in (name for name in (document, document.rpartition("/")[2]) if not name.isalpha()):
+            spoken = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
+            if spoken.search(text) and not spoken.search(source):
+                return f"names a document of the bundle: {name}"
     return None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.schemas.sdg import QUERY_TYPES, REASONING_TYPES
 from pipeline_sdg.chunking import Window
 from pipeline_sdg.quotas import in_blocks, in_turn, remaining, rotating_shares, turns_of, without
 from pipeline_sdg.styles import PLAIN, asked_for
@@ -53,13 +54,13 @@ class PairRules:
         """The shares by field of a pair, of what this window can carry.
 
         One passage connects nothing, and text has nothing to see unless `visual` says so: the other types then take
-        the share.
+        the share, in equal parts if no other one was asked for.
         """
         queries, reasons = self.query_counts, self.reasoning_counts
         if len(window.chunks) < max(2, self.min_hops):
-            queries = without(queries, MULTI_HOP)
+            queries = without(queries, MULTI_HOP, QUERY_TYPES)
         if not self.visual:
-            reasons = without(reasons, VISUAL)
+            reasons = without(reasons, VISUAL, REASONING_TYPES)
         fields = {"query_type": queries, "reasoning_type": reasons}
         return {**fields, "query_style": self.query_styles} if self.styled else fields
 

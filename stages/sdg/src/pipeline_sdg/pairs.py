@@ -23,18 +23,18 @@ def exchange(
     window: Window, rules: PairRules, artifacts: Artifacts, prompts: Prompts = DEFAULT, before: Sequence[Pair] = ()
 ) -> Exchange:
     """The request for the pairs of one window; with `before` for those that are missing to `num_pairs`."""
-    slots = rules.slots(window, before)
+    slots, most = rules.slots(window, before), rules.most_hops(window)
     prompt = prompts.render(
         "qa",
         title=window.title,
-        sections="\n".join(sections(window.chunks, rules.num_sections, rules.strategy)),
+        sections="\n".join(sections(window.chunks, rules.num_sections, rules.strategy, window.title)),
         notes=as_notes(artifacts),
         num_pairs=len(slots),
         slots="\n".join(f"{number}. {_line(slot, rules)}" for number, slot in enumerate(slots, 1)),
         visual=_visual(window, rules, prompts),
         extra=_extra(window, rules, prompts, before),
-        min_hops=rules.min_hops,
-        max_hops=rules.most_hops(window),
+        min_hops=min(max(2, rules.min_hops), most),  # one hop passes the check, but nobody is to aim at it
+        max_hops=most,
         min_complexity=rules.min_complexity,
     )
     return Exchange(
@@ -86,7 +86,7 @@ async def pairs_of_window(
         reached, request = _next(caller, window, rules, artifacts, prompts, pairs, reached)
         outcome = await ask(caller, request, repair, prompts)
         asked.append((request, outcome))
-        if not outcome.good:
+        if outcome.unanswered:
             break
         pairs = [*pairs, *outcome.good]
     return pairs, asked

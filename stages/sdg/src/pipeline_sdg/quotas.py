@@ -50,10 +50,12 @@ def remaining(quota: Mapping[str, int], used: Iterable[str], total: int) -> dict
     return largest_remainder(left if sum(left.values()) else quota, total)
 
 
-def without(weights: Mapping[str, int], *names: str) -> dict[str, int]:
-    """`weights` less some names; all weights 1 if nothing positive is left."""
-    rest = {name: weight for name, weight in weights.items() if name not in names}
-    return rest if sum(rest.values()) else dict.fromkeys(rest, 1)
+def without(weights: Mapping[str, int], name: str, known: Sequence[str]) -> dict[str, int]:
+    """`weights` less a name; if nothing is left, equal shares of the others in `weights`, or else of those `known`."""
+    rest = {other: weight for other, weight in weights.items() if other != name}
+    if sum(rest.values()):
+        return rest
+    return dict.fromkeys(rest or (other for other in known if other != name), 1)
 
 
 def in_blocks(quota: Mapping[str, int], turn: int = 0) -> list[str]:

@@ -86,10 +86,11 @@ def terms(text: str) -> Iterator[str]:
             yield from (run[place : place + 2] for place in range(max(len(run) - 1, 1)))
 
 
-def rank_of(pair: dict[str, Any], evaluation: dict[str, Any] | None = None, checks: int = 0) -> tuple[float, ...]:
-    """What makes a pair the one to keep: its judged score if there is one, the checks it passed, its complexity."""
-    score = evaluation["overall"]["score"] if evaluation else None
-    return (float(score or 0), float(checks), float(pair["question_complexity"]))
+def rank_of(pair: dict[str, Any], hops_may_drop: bool = False) -> tuple[float, float]:
+    """What makes a pair the one to keep: its complexity. `hops_may_drop`: pairs that the hop check may reject come
+    last, so that no group is lost with its best."""
+    doubtful = hops_may_drop and pair.get("query_type") == "multi_hop"
+    return (float(not doubtful), float(pair["question_complexity"]))
 
 
 def duplicates(

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline_sdg.identifiers import identifiers
 from pipeline_sdg.templates import DEFAULT, Prompts
-from pipeline_sdg.wording import ends_sensibly, words
+from pipeline_sdg.wording import ends_sensibly, has_end_mark, word_count, words
 
 PLAIN = "question"
 MISTYPED = "typo"
@@ -23,7 +23,6 @@ _QUESTION_START = re.compile(
     r"(?:what|which|who|whom|whose|when|where|why|how|is|are|was|were|do|does|did|can|could|should|must|may|will)\b",
     re.IGNORECASE,
 )
-_SENTENCE_END = (".", "!", "?", "。", "？", "！")
 _NEIGHBOURS = {
     letter: "".join(other for at in (place - 1, place + 1) if 0 <= at < len(row) for other in row[at])
     for row in ("qwertyuiop", "asdfghjkl", "zxcvbnm")
@@ -48,11 +47,11 @@ def instructions(personas: Sequence[str], prompts: Prompts = DEFAULT) -> str:
 
 def problem_of_style(question: str, style: str) -> str | None:
     """Why a question is not in its style, or None."""
-    count = len(words(question))
+    count = word_count(question)
     if style == "keyword":
         if not KEYWORDS[0] <= count <= KEYWORDS[1]:
             return f"must be {KEYWORDS[0]} to {KEYWORDS[1]} words for the style keyword"
-        if question.endswith(_SENTENCE_END) or _QUESTION_START.match(question):
+        if has_end_mark(question) or _QUESTION_START.match(question):
             return "must be words for a search box, no sentence, for the style keyword"
     elif style == "short":
         if count > LONGEST_SHORT:

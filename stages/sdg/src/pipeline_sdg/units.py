@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -59,6 +60,16 @@ class Units:
         """The numbers, in the whole corpus, of the windows of a unit."""
         return range(self._firsts[number], self._firsts[number + 1])
 
+    def unit_of(self, window: int) -> int:
+        """The number of the unit of a window."""
+        return bisect_right(self._firsts, window) - 1
+
+    @property
+    def longest(self) -> tuple[str, int]:
+        """(name, characters) of the unit with the longest window."""
+        window = max(range(self.windows), key=lambda number: self._sizes[3 * number])
+        return self[self.unit_of(window)].name, self._sizes[3 * window]
+
     def size_of(self, window: int) -> WindowSize:
         return WindowSize(*self._sizes[3 * window : 3 * window + 3])
 
@@ -75,10 +86,10 @@ class Asked:
     def __init__(self, units: Units, config: SdgConfig) -> None:
         self._units = units
         part, parts = config.shard_of or (1, 1)
-        self.units = [0] if config.preview else range(part - 1, len(units), parts)
         chosen = spread(range(units.windows), config.max_windows)
         if config.preview:
             chosen = chosen[:1]
+        self.units = [units.unit_of(chosen[0])] if config.preview and chosen else range(part - 1, len(units), parts)
         self._unit, self._window = array("q"), array("q")
         self._of: dict[int, range] = {}
         rest = iter(chosen)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -115,7 +115,9 @@ def coverage(windows: Iterable[Window], cited: Iterable[Iterable[int]]) -> Cover
     return Coverage(len(ids), [number for number in ids if number not in got])
 
 
-def sections(chunks: list[Chunk], num_sections: int, strategy: Strategy = "sequential") -> list[str]:
+def sections(
+    chunks: list[Chunk], num_sections: int, strategy: Strategy = "sequential", page: str | None = None
+) -> list[str]:
     """The passages as blocks of text for a prompt: floor(n / num_sections) each, the last takes the rest.
 
     A line names the document of a bundle's passage.
@@ -123,12 +125,24 @@ def sections(chunks: list[Chunk], num_sections: int, strategy: Strategy = "seque
     Args:
         strategy: for bundles. `interleaved`: the passages of the documents in turn, then shared out as above;
             `doc_balanced`: a section takes ceil(n / num_sections) of each document's n passages.
+        page: the title that the prompt has already; a line says where the passages under it stand if that is another
+            title. None: no titles.
     """
     blocks = []
     for number, part in enumerate(_parts(chunks, min(num_sections, len(chunks)), strategy), 1):
-        lines = [_line(chunk) for chunk in part if chunk["text"].strip()]
-        blocks.append("\n".join([f"=== Section {number} ===", *lines]))
+        blocks.append("\n".join([f"=== Section {number} ===", *lines(part, page)]))
     return blocks
+
+
+def lines(chunks: Sequence[Chunk], page: str | None = None) -> Iterator[str]:
+    """A line for each passage, and (see `sections`) one before each change of title."""
+    shown = page
+    for chunk in (chunk for chunk in chunks if chunk["text"].strip()):
+        title = chunk.get("title") or page
+        if page is not None and title != shown:
+            yield f"({title})"
+            shown = title
+        yield _line(chunk)
 
 
 def in_order(chunks: Sequence[Chunk], strategy: Strategy) -> list[int]:
