@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from pipeline.errors import PipelineError
+from pipeline.records.results import Facts
+from pipeline.retrieval.passages import Passages
 from pipeline.retrieval.search import top_k
 from pipeline_eval.metrics import Run
 
@@ -21,9 +23,17 @@ class VectorIndex:
     """Vectors of all passages, in the order of `ids`, searched block by block."""
 
     def __init__(
-        self, ids: list[str], vectors: np.ndarray, encode: Encode, *, passage_block: int, device: torch.device | str
+        self,
+        ids: list[str],
+        vectors: np.ndarray | Passages,
+        encode: Encode,
+        *,
+        passage_block: int,
+        device: torch.device | str,
+        facts: Facts | None = None,
     ) -> None:
         self._ids, self._vectors, self._encode = ids, vectors, encode
+        self.facts = facts or Facts()
         self._block, self._device = passage_block, device
 
     def search(self, queries: dict[str, str], k: int) -> Run:
