@@ -1,6 +1,7 @@
-"""The engine that calls LLMs: its rate and CPU against the bare openai client, its way out of a storm, its journal.
+"""The engine that calls LLMs: its rate and CPU against the bare openai client, its way out of a storm, its journal;
+and the memory of a run over 100,000 documents.
 
-    python benchmarks/sdg.py [--calls 5000] [--delay 0.5] [--limit 64] [--part calls storm journal] [--smoke]
+    python benchmarks/sdg.py [--calls 5000] [--delay 0.5] [--limit 64] [--part calls storm journal documents] [--smoke]
 
 A server of our own answers after a fixed delay; server, engine and client are processes of their own. Exit code 1 if
 a call was lost or the limit was not kept. See benchmarks/README.md.
@@ -19,13 +20,14 @@ from pathlib import Path
 from mining_result import Part, Target
 from rows import markdown, show
 from sdg_clients import Load, apart, call_for, call_openai, call_ours, keep_answers
+from sdg_documents import stream, write_corpus
 from sdg_server import Behaviour, serving
 
 from pipeline.errors import PipelineError
 
 OURS = "ours"
 SYSTEMS = {OURS: call_ours, "openai": call_openai}
-SMOKE = {"calls": 1024, "delay": 0.2, "limit": 32, "storm": [1, 3, 7], "journal_seconds": 1.0}
+SMOKE = {"calls": 1024, "delay": 0.2, "limit": 32, "storm": [1, 3, 7], "journal_seconds": 1.0, "documents": 300}
 _WAYS = {"shared commits": (500, True), "a commit for each": (50, False)}
 """Name -> answers a second, and whether they share commits."""
 _LAST_SECONDS = 3
@@ -87,7 +89,24 @@ def measure_journal(arguments: argparse.Namespace, folder: Path) -> Part:
     return Part("Journal", rows, {"folder": str(folder.parent.parent)}, [], [])
 
 
-PARTS = {"calls": measure_calls, "storm": measure_storm, "journal": measure_journal}
+def measure_documents(arguments: argparse.Namespace, folder: Path) -> Part:
+    (corpus := folder / "corpus").mkdir(parents=True)
+    characters = write_corpus(corpus, arguments.documents)
+    with serving(Behaviour(0.0, arguments.limit, pairs=True)) as (url, _):
+        found = apart(stream, corpus, folder / "run", url, arguments.limit)
+    row = {
+        "documents": f"{arguments.documents:,}", "characters": f"{characters:,}", "seconds": f"{found.seconds:.0f}",
+        "documents/s": f"{arguments.documents / found.seconds:.0f}",
+        "CPU ms a document": f"{found.cpu / arguments.documents * 1000:.2f}",
+        "MiB before": f"{found.begin:.0f}", "peak MiB": f"{found.peak:.0f}", "pairs kept": f"{found.pairs:,}",
+    }  # fmt: skip
+    wrong = [] if found.pairs > 0.9 * arguments.documents else [f"documents: {found.pairs} pairs kept"]
+    return Part("A large corpus", [row], {}, [Target("documents: peak MiB", found.peak, 1024, at_most=True)], wrong)
+
+
+PARTS = {
+    "calls": measure_calls, "storm": measure_storm, "journal": measure_journal, "documents": measure_documents,
+}  # fmt: skip
 
 
 def parse() -> argparse.Namespace:
@@ -100,6 +119,7 @@ def parse() -> argparse.Namespace:
         "--storm", type=int, nargs=3, default=[4, 15, 40], metavar=("BEFORE", "STORM", "AFTER"),
         help="seconds of calls before the storm, of the storm, and after it",
     )  # fmt: skip
+    parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--journal-seconds", type=float, default=5.0)
     parser.add_argument("--folder", type=Path, help="where journals are written: a real disk, not memory")
     parser.add_argument("--output", type=Path, help="also write the JSON here, one file for each part")
@@ -107,7 +127,17 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.smoke:
         vars(arguments).update(SMOKE)
-    if min(arguments.calls, arguments.limit, arguments.delay, *arguments.storm, arguments.journal_seconds) <= 0:
+    if (
+        min(
+            arguments.calls,
+            arguments.limit,
+            arguments.delay,
+            *arguments.storm,
+            arguments.journal_seconds,
+            arguments.documents,
+        )
+        <= 0
+    ):
         parser.error("numbers must be above 0")
     return arguments
 

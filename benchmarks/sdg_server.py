@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,11 +20,13 @@ _ANSWER_CHARACTERS = 1500
 @dataclass(frozen=True)
 class Behaviour:
     """`delay` seconds before each answer; a call beyond `limit` at once gets HTTP 429, as does every call of the
-    `storm` (begin and end, in seconds from the first call)."""
+    `storm` (begin and end, in seconds from the first call). With `pairs` the answer is a question about what is
+    asked, in the form of the stage."""
 
     delay: float
     limit: int
     storm: tuple[float, float] | None = None
+    pairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ async def _answer_calls(behaviour: Behaviour, pipe: Connection) -> None:
         except (EOFError, OSError):
             over.set()
 
-    server = await loop.create_server(lambda: _Talk(behaviour.delay, counts), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: _Talk(behaviour, counts), "127.0.0.1", 0)
     loop.add_reader(pipe.fileno(), asked)
     pipe.send(server.sockets[0].getsockname()[1])
     await over.wait()
@@ -117,8 +120,8 @@ async def _answer_calls(behaviour: Behaviour, pipe: Connection) -> None:
 class _Talk(asyncio.Protocol):
     """One connection, kept open; as little work for a call as can be, for the server shares the machine."""
 
-    def __init__(self, delay: float, counts: _Counts) -> None:
-        self._delay, self._counts, self._received = delay, counts, b""
+    def __init__(self, behaviour: Behaviour, counts: _Counts) -> None:
+        self._behaviour, self._counts, self._received = behaviour, counts, b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -130,13 +133,14 @@ class _Talk(asyncio.Protocol):
             return
         self._received = b""
         if self._counts.admit():
-            asyncio.get_running_loop().call_later(self._delay, self._answer)
+            answer = _pair_about(body) if self._behaviour.pairs else _ANSWER
+            asyncio.get_running_loop().call_later(self._behaviour.delay, self._answer, answer)
         else:
             self._transport.write(_REFUSAL)
 
-    def _answer(self) -> None:
+    def _answer(self, answer: bytes) -> None:
         self._counts.answered()
-        self._transport.write(_ANSWER)
+        self._transport.write(answer)
 
 
 def _length(head: bytes) -> int:
@@ -149,14 +153,37 @@ def _response(status: str, document: object) -> bytes:
 
 
 _REFUSAL = _response("429 Too Many Requests", {"error": {"message": "slow down"}})
-_ANSWER = _response(
-    "200 OK",
-    {
-        "id": "x", "object": "chat.completion", "created": 0, "model": "m",
-        "choices": [{
-            "index": 0, "finish_reason": "stop",
-            "message": {"role": "assistant", "content": json.dumps({"text": "x " * (_ANSWER_CHARACTERS // 2)})},
-        }],
-        "usage": {"prompt_tokens": 750, "completion_tokens": 375, "total_tokens": 1125},
-    },
-)  # fmt: skip
+
+
+def _completion(content: str) -> bytes:
+    return _response(
+        "200 OK",
+        {
+            "id": "x", "object": "chat.completion", "created": 0, "model": "m",
+            "choices": [
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+            ],
+            "usage": {"prompt_tokens": 750, "completion_tokens": 375, "total_tokens": 1125},
+        },
+    )  # fmt: skip
+
+
+_ANSWER = _completion(json.dumps({"text": "x " * (_ANSWER_CHARACTERS // 2)}))
+_SEGMENT = re.compile(r"^- Segment (\d+): (\S+ \S+) .* (\S+) (\S+)\.$", re.MULTILINE)
+"""The name at the beginning of a passage of sdg_documents.py, and its last words."""
+
+
+def _pair_about(body: bytes) -> bytes:
+    """One pair about the first passage of the prompt."""
+    [number, name, *words], *_ = _SEGMENT.findall(json.loads(body)["messages"][0]["content"])
+    pair = {
+        "question": f"What does {name} need of {' and '.join(words)}?",
+        "answer": f"It needs {' and '.join(words)}.",
+        "question_complexity": 3,
+        "query_type": "contextual",
+        "reasoning_type": "factual",
+        "segment_ids": [int(number)],
+        "hop_count": 1,
+        "hop_contexts": [],
+    }
+    return _completion(json.dumps({"pairs": [pair]}))

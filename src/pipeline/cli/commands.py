@@ -48,6 +48,7 @@ def run_many(
     """Run what is stale from `first` to `last`; stop at the first failure with its exit code."""
     stages = stage_range(first, last)
     resolved = resolve_all(family, profile, overrides, stages)
+    _check_whole(resolved)
     if dry_run:
         return _dry_run_many(resolved, force, verbose)
     from pipeline.run.freshness import State, status_of
@@ -77,6 +78,16 @@ def stage_range(first: str, last: str) -> list[str]:
     if begin > end:
         raise PipelineError(f"--from {first} comes after --to {last}", fix=f"stages, in order: {', '.join(STAGES)}")
     return list(STAGES[begin : end + 1])
+
+
+def _check_whole(resolved: dict[str, Resolved[Any]]) -> None:
+    """A part of a stage's work (a shard, a preview) is nothing that the next stage could read."""
+    for stage, item in resolved.items():
+        if len(resolved) > 1 and item.config.folder() != item.config.output_dir:
+            raise PipelineError(
+                f"{stage} would write only {item.config.folder()}, which no other stage reads",
+                fix=f"give `pipeline {item.family} {stage}` alone for shards and previews",
+            )
 
 
 def resolve_all(family: Family, profile: str, overrides: list[str], stages: list[str]) -> dict[str, Resolved[Any]]:

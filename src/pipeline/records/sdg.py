@@ -17,7 +17,7 @@ BATCH = "generated_batch"
 HANDOFF = "generation_result.json"
 REQUIRED = ("file_name", "chunks", "deduplicated_qa_pairs")
 _ENDINGS = (".json", ".jsonl", ".parquet", ".csv", ".tsv")
-_BESIDE = (HANDOFF, "manifest.json", "usage.json", "rejected.jsonl")
+_BESIDE = (HANDOFF, "manifest.json", "usage.json", "rejected.jsonl", "coverage.jsonl", "funnel.json")
 """What a run of sdg writes beside its records."""
 
 

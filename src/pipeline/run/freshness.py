@@ -51,12 +51,22 @@ def input_keys(resolved: Resolved[Any]) -> dict[str, str]:
 
 def input_paths(resolved: Resolved[Any], name: str) -> list[Path]:
     """The local paths a key names. A hub id or an `embedded:` model names none."""
-    return [Path(place).expanduser() for place in _places(resolved, name) if not is_remote(place)]
+    named = _may_be_name(resolved, name)
+    places = (place for place in _places(resolved, name) if not (named and _is_name(place)))
+    return [Path(place).expanduser() for place in places if not is_remote(place)]
 
 
 def remote_places(resolved: Resolved[Any], name: str) -> list[str]:
     """What a key names that is no local path."""
     return [place for place in _places(resolved, name) if is_remote(place)]
+
+
+def _may_be_name(resolved: Resolved[Any], name: str) -> bool:
+    return keys_of(type(resolved.config))[name].spec.or_name
+
+
+def _is_name(place: str) -> bool:
+    return "/" not in place
 
 
 def _places(resolved: Resolved[Any], name: str) -> list[str]:
@@ -75,13 +85,15 @@ def _place(entry: Any) -> str:
     return str(entry.get("path", "") if isinstance(entry, dict) else entry)
 
 
-def _beside_paths(value: Any) -> list[Any]:
-    """What an input key says beyond local paths: data sets of the hub, and the settings beside a path."""
+def _beside_paths(value: Any, or_name: bool) -> list[Any]:
+    """What an input key says beyond local paths: data sets of the hub, shipped names, the settings beside a path, and
+    under which name it stands."""
     said: list[Any] = []
-    for entry in _entries(value):
+    for name, entry in value.items() if isinstance(value, dict) else ((None, entry) for entry in _entries(value)):
         place = _place(entry)
         settings = {key: item for key, item in entry.items() if key != "path"} if isinstance(entry, dict) else {}
-        said.append([place if place.startswith(_HUB) else None, settings])
+        is_said = place.startswith(_HUB) or (or_name and _is_name(place))
+        said.append([name, place if is_said else None, settings])
     return said
 
 
@@ -144,7 +156,8 @@ def _config_reasons(manifest: Manifest, resolved: Resolved[Any]) -> list[str]:
         if not item.spec.affects_output or item.spec.secret_env:
             continue
         before, now = manifest.config.get(name, item.default), getattr(resolved.config, name)
-        if item.spec.reads and input_paths(resolved, name) and _beside_paths(before) == _beside_paths(now):
+        said_before, said_now = (_beside_paths(value, item.spec.or_name) for value in (before, now))
+        if item.spec.reads and input_paths(resolved, name) and said_before == said_now:
             continue  # paths are compared by content, so that a moved run directory stays fresh
         if before != now:
             reasons.append(f"{name} {before} -> {now}")

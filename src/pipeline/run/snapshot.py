@@ -43,7 +43,8 @@ def snapshot(path: Path, known: Snapshot | None = None) -> Snapshot | None:
     listed = _listed_outputs(path)
     names = sorted(listed) if listed is not None else sorted(_walk(path))
     hints = {**(listed or {}), **known}
-    return {name: record(path / name, hints.get(name)) for name in names if (path / name).is_file()}
+    files = (name for name in names if (path / name).is_file())
+    return {_writable(name): record(path / name, hints.get(_writable(name))) for name in files}
 
 
 def differences(before: Snapshot | None, now: Snapshot | None) -> list[str]:
@@ -52,6 +53,11 @@ def differences(before: Snapshot | None, now: Snapshot | None) -> list[str]:
         return [] if before == now else ["appeared" if before is None else "gone"]
     names = sorted(set(before) | set(now))
     return [name for name in names if before.get(name, {}).get("sha256") != now.get(name, {}).get("sha256")]
+
+
+def _writable(name: str) -> str:
+    """A name that is not UTF-8 could not be written into a manifest."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _listed_outputs(folder: Path) -> Snapshot | None:

@@ -6,6 +6,7 @@ A stage's own code is one function `main(config, run) -> StageResult`; its conso
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import shlex
@@ -78,6 +79,7 @@ class StageRun:
 
 
 Main = Callable[[Any, StageRun], StageResult]
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def run_stage(stage: str, main: Main) -> None:
@@ -94,6 +96,11 @@ def run_stage(stage: str, main: Main) -> None:
         failure = execute(resolved, main, arguments.verbose)
     except PipelineError as error:
         _report(error)
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _report(PipelineError(f"nothing more can be written: {error}", fix="make room, then give the command again"))
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

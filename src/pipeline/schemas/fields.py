@@ -26,6 +26,8 @@ class KeySpec:
     """False for keys that change speed, logs or network use alone: changing them makes nothing stale."""
     reads: str | None = None
     """Set for an input path: the stage that makes it, or "user" when a person provides it."""
+    or_name: bool = False
+    """An input that may also be the name of something shipped: what has no slash is no path."""
     optional_input: bool = False
     """An input that may be absent (its absence is noted, never an error of the plan)."""
     aliases: tuple[str, ...] = ()

@@ -36,6 +36,9 @@ class PrepConfig(MiningCompute, MiningKeys, TextFormat, ModelLoading, StageConfi
     criterion_minimums: dict[str, float] = key(
         {}, "Lowest score of single criteria of the judge, such as {accuracy: 6}; unjudged criteria pass."
     )
+    drop_unanswerable: bool = key(
+        True, "Drop pairs that sdg's check_answers found unanswerable from their passages; unchecked are kept."
+    )
     train_ratio: float = key(0.8, "Share of the documents for training.", gt=0, lt=1)
     val_ratio: float = key(0.1, "Share of the documents for validation.", ge=0, lt=1)
     test_ratio: float = key(0.1, "Share of the documents for the test set.", ge=0, lt=1)

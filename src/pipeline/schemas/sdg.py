@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pipeline.schemas.common import StageConfig
 from pipeline.schemas.fields import key
@@ -11,6 +12,8 @@ from pipeline.schemas.fields import key
 QUERY_TYPES = ("multi_hop", "structural", "contextual")
 QUERY_STYLES = ("question", "keyword", "short", "typo", "persona")
 REASONING_TYPES = ("factual", "relational", "inferential", "temporal", "procedural", "visual", "causal")
+_TAKEN = ("rejected", "coverage", "generated_batch")
+"""Beginnings of other files of the stage."""
 CHAT_MODEL = "nvidia/nemotron-3-nano-30b-a3b"
 EMBED_MODEL = "nvidia/llama-3.2-nv-embedqa-1b-v2"
 
@@ -23,6 +26,8 @@ _PROVIDER = (
 @dataclass(kw_only=True)
 class SdgConfig(StageConfig):
     """Documents in, judged question–answer pairs out."""
+
+    version: ClassVar[int] = 2
 
     output_dir: str = key("${run_dir}/stage0_sdg", "Folder for the generated records.", affects_output=False)
     corpus_id: str = key("my_corpus", "Name of the corpus, kept in the training files.")
@@ -97,10 +102,16 @@ class SdgConfig(StageConfig):
     )
     personas: list[str] = key([], "Who asks in the style `persona`; empty: the model thinks of somebody.")
     prompt_profile: str = key(
-        "default", "Which prompts: a profile of the stage, or a folder with templates of your own.", reads="user"
+        "default",
+        "Which prompts: a profile of the stage, or a folder with templates of your own.",
+        reads="user",
+        or_name=True,
     )
     prompt_profiles: dict[str, str] = key(
-        {}, "Other prompts for some documents: pattern of the path -> profile, such as {'*.rst': scientific}."
+        {},
+        "Other prompts for some documents: pattern of the path -> profile, such as {.rst: reference}.",
+        reads="user",
+        or_name=True,
     )
     min_hops: int = key(1, "Fewest passages a multi-hop question connects.", ge=1)
     max_hops: int = key(3, "Most passages a multi-hop question connects.", ge=1)
@@ -198,6 +209,11 @@ class SdgConfig(StageConfig):
             raise ValueError("expected I/N with I from 1 to N, such as 1/8")
         return int(number), int(total)
 
+    @property
+    def dataset(self) -> str:
+        """Name of the file with all records."""
+        return self.dataset_name or re.sub(r"[^\w.-]+", "_", self.corpus_id).strip(".") or "records"
+
     def folder(self) -> str:
         """A shard and a preview have folders of their own, so that nothing else is touched."""
         if self.preview:
@@ -206,16 +222,24 @@ class SdgConfig(StageConfig):
             return f"{self.output_dir}/shards/{shard[0]}-of-{shard[1]}"
         return self.output_dir
 
-    def unused_inputs(self) -> set[str]:
-        """The name of a shipped profile is no path."""
-        return set() if "/" in self.prompt_profile else {"prompt_profile"}
-
     def problems(self) -> list[tuple[str, str]]:
         found = []
         try:
             _ = self.shard_of
         except ValueError as error:
             found.append(("shard", str(error)))
+        if not re.fullmatch(r"\w[\w.-]*", self.dataset) or self.dataset.startswith(_TAKEN):
+            found.append(
+                (
+                    "dataset_name",
+                    "must be a plain file name (letters, digits, dot, dash, underscore) that no other file has",
+                )
+            )
+        if self.shard and self.resume == "never":
+            found.append(("resume", "never is not for shards: delete the shard's folder to ask anew"))
+        for name in ("multi_doc_manifest", "bundle_by"):
+            if getattr(self, name) not in (None, "path") and not self.multi_doc:
+                found.append((name, "needs multi_doc=true"))
         if self.bundle_size > self.max_docs_per_bundle:
             found.append(("bundle_size", f"must be <= max_docs_per_bundle ({self.max_docs_per_bundle})"))
         if self.min_hops > self.max_hops:

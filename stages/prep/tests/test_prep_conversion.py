@@ -73,6 +73,25 @@ def test_judgements(record, scores, kept, reasons):
     assert lost(funnel) == reasons
 
 
+@pytest.mark.parametrize(("drop", "kept"), [(True, ["q0", "q2"]), (False, ["q0", "q1", "q2"])])
+def test_pairs_that_their_passages_cannot_answer(record, drop, kept):
+    item = record("a.txt", ["t"], [(f"q{n}", [1]) for n in range(3)], [9, 9, 9])
+    for evaluation, found in zip(item["qa_evaluations"]["evaluations"], (True, False, None), strict=True):
+        evaluation["answerable"] = found
+    funnel = Funnel()
+    converted = convert([("here", item)], 7.0, funnel, drop_unanswerable=drop)
+    assert [question.text for question in converted.questions] == kept
+    assert lost(funnel) == ({"not answerable": 1} if drop else {})
+
+
+def test_how_a_question_is_asked_comes_along(record):
+    item = record("a.txt", ["t"], [("Whcih?", [1]), ("Which?", [1])])
+    item["deduplicated_qa_pairs"][0] |= {"query_style": "typo", "clean_question": "Which?"}
+    typed, plain = sorted(run([item])[0].questions, key=lambda question: question.text)
+    assert (typed.metadata["query_style"], typed.metadata["clean_question"]) == ("typo", "Which?")
+    assert "query_style" not in plain.metadata
+
+
 def test_judgements_as_a_plain_list_and_without_overall(record):
     item = record("a.txt", ["t"], [("q0", [1]), ("q1", [1])], None, qa_evaluations=[{"overall": {"score": 8}}, {}])
     converted, funnel = run([item])

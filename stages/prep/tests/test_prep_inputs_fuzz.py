@@ -17,7 +17,7 @@ from pipeline_prep.inputs.read import read_input
 from pipeline.errors import PipelineError
 from pipeline.records.passages import Passage, write_corpus
 
-CONFIG = SimpleNamespace(quality_threshold=7.0, criterion_minimums={"accuracy": 6})
+CONFIG = SimpleNamespace(quality_threshold=7.0, criterion_minimums={"accuracy": 6}, drop_unanswerable=True)
 RECORD = {
     "file_name": ["a.txt"], "source_id": "a.txt",
     "chunks": [{"chunk_id": n, "text": f"chunk {n}", "title": "T", "doc_id": "a.txt"} for n in (1, 2)],

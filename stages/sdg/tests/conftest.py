@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from pipeline_sdg.main import main
 from pipeline.config import resolve
 from pipeline.run.stage import execute
 
-Misbehaviour = Callable[[dict[str, Any], int], tuple[int, dict[str, str], str] | None]
-"""(request body, number of this call from 1) -> (status, headers, body), or None to answer properly."""
+Misbehaviour = Callable[[dict[str, Any], int], tuple[int, dict[str, str], str] | Callable[[Any], None] | None]
+"""(request body, number of this call from 1) -> (status, headers, body), or what is done with the socket instead of
+an answer (it is closed then), or None to answer properly."""
 
 
 class FakeEndpoint:
@@ -50,9 +52,12 @@ class FakeEndpoint:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status, headers, text = fake.handle(
-                    self.path, body, {name.lower(): value for name, value in self.headers.items()}
-                )
+                answer = fake.handle(self.path, body, {name.lower(): value for name, value in self.headers.items()})
+                if callable(answer):
+                    answer(self.connection)
+                    self.close_connection = True
+                    return
+                status, headers, text = answer
                 self.send_response(status)
                 for name, value in {"Content-Type": "application/json", **headers}.items():
                     self.send_header(name, value)
@@ -74,6 +79,10 @@ class FakeEndpoint:
         return chat(content, finish)
 
     @staticmethod
+    def role_of(path: str, body: dict[str, Any]) -> str:
+        return role_of(path, body)
+
+    @staticmethod
     def pair(segment: int, text: str) -> dict[str, Any]:
         return pair(segment, text)
 
@@ -81,7 +90,8 @@ class FakeEndpoint:
         self._server.shutdown()
         self._server.server_close()
 
-    def handle(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> tuple[int, dict[str, str], str]:
+    def handle(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> Any:
+        """(status, headers, body), or what is done with the socket."""
         role = role_of(path, body)
         with self._lock:
             self.calls[role] += 1
@@ -116,7 +126,9 @@ class FakeEndpoint:
         if role == "quality_judge":
             return json.dumps(self.judgement(prompt))
         segments = re.findall(r"- Segment (\d+): (.+)", prompt)
-        return json.dumps({"pairs": [pair(int(number), text) for number, text in segments[: self.pairs]]})
+        types = cycle(re.findall(r"^\d+\. (\w+), (\w+)", prompt, re.MULTILINE))
+        asked = zip(segments[: self.pairs], types, strict=False)
+        return json.dumps({"pairs": [typed(pair(int(number), text), *kinds) for (number, text), kinds in asked]})
 
     def judgement(self, prompt: str) -> dict[str, Any]:
         """What the judge answers: scores, or a verdict on the answer, the hops, the passages."""
@@ -135,9 +147,17 @@ class FakeEndpoint:
         return {**scores, "overall": {"score": self.score, "assessment": "fine"}, "improvements": ""}
 
 
+def typed(made: dict[str, Any], query_type: str, reasoning_type: str) -> dict[str, Any]:
+    """The pair as a line of the prompt's list wants it; a multi-hop pair has one hop."""
+    hop = {"hop_number": 1, "segment_ids": made["segment_ids"], "summary": "what it says"}
+    hops = [hop] if query_type == "multi_hop" else []
+    return {**made, "query_type": query_type, "reasoning_type": reasoning_type, "hop_contexts": hops}
+
+
 def pair(segment: int, text: str) -> dict[str, Any]:
     """A proper pair about a segment, its words unlike those of other segments."""
-    mark = hashlib.sha256(text.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(text.encode()).digest()[:8]
+    mark = "".join(chr(ord("a") + byte % 26) for byte in digest)  # a word: a code would have to stand in the source
     return {
         "question": f"Which limit holds for unit {mark} when pressure of {mark[::-1]} rises?",
         "answer": "Three bar.",

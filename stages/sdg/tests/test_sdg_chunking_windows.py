@@ -1,6 +1,6 @@
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline_sdg.chunking import Coverage, Passage, coverage, pairs_of, sections, spread, windows_of
+from pipeline_sdg.chunking import Chunk, Coverage, Passage, coverage, pairs_of, sections, spread, windows_of
 
 
 def passages(*sizes: int) -> list[Passage]:
@@ -65,3 +65,40 @@ def test_sections_share_out_the_passages_and_the_last_takes_the_rest() -> None:
         "=== Section 2 ===\n- Segment 4: Dd\n- Segment 5: Ee",
     ]
     assert len(sections(chunks, 9)) == 5
+
+
+def chunks_of(**sizes: int) -> list[Chunk]:
+    """A bundle's passages; each text is the document and its number there."""
+    owners = [(name, number) for name, size in sizes.items() for number in range(1, size + 1)]
+    return [{"text": f"{name}{n}", "chunk_id": at, "doc_id": name} for at, (name, n) in enumerate(owners, 1)]
+
+
+def shown(blocks: list[str]) -> list[str]:
+    return [" ".join(line.rsplit(" ", 1)[-1] for line in block.splitlines()[1:]) for block in blocks]
+
+
+def test_sections_of_a_bundle_name_the_document() -> None:
+    assert sections(chunks_of(a=1, b=1), 1) == ["=== Section 1 ===\n- Segment 1 [a]: a1\n- Segment 2 [b]: b1"]
+
+
+def test_sections_follow_the_strategy() -> None:
+    chunks = chunks_of(a=2, b=5)
+    assert shown(sections(chunks, 3, "sequential")) == ["a1 a2", "b1 b2", "b3 b4 b5"]
+    assert shown(sections(chunks, 3, "doc_balanced")) == ["a1 b1 b2", "a2 b3 b4", "b5"]
+    assert shown(sections(chunks, 3, "interleaved")) == ["a1 b1", "a2 b2", "b3 b4 b5"]
+    single = [{"text": f"x{number}", "chunk_id": number} for number in range(1, 6)]
+    for strategy in ("doc_balanced", "interleaved"):
+        assert sections(single, 2, strategy) == sections(single, 2)
+
+
+@given(
+    st.lists(st.integers(0, 9), max_size=4),
+    st.integers(1, 12),
+    st.sampled_from(["sequential", "doc_balanced", "interleaved"]),
+)
+def test_sections_hold_every_passage_once(sizes: list[int], count: int, strategy: str) -> None:
+    chunks = chunks_of(**dict(zip("abcd", sizes, strict=False)))
+    blocks = sections(chunks, count, strategy)
+    assert sorted(" ".join(shown(blocks)).split()) == sorted(chunk["text"] for chunk in chunks)
+    assert [block.splitlines()[0] for block in blocks] == [f"=== Section {n} ===" for n in range(1, len(blocks) + 1)]
+    assert len(blocks) <= count and all(shown(blocks))

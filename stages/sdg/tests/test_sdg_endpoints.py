@@ -1,10 +1,13 @@
 import io
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from pipeline_sdg.documents import Entry, Survey
 from pipeline_sdg.endpoints import QA, endpoint, is_loopback
 from pipeline_sdg.roles import check_may_leave, endpoints_of
+from pipeline_sdg.spool import Spool
 
 from pipeline.config import resolve
 from pipeline.errors import PipelineError
@@ -105,7 +108,7 @@ def test_a_role_may_be_served_elsewhere_with_its_own_key(monkeypatch: pytest.Mon
     assert found["qa_generation"] == ("localhost", "mine")
 
 
-CORPUS = Survey(entries=[Entry("a.md", 1000)])
+CORPUS = Survey(Spool(Path(tempfile.gettempdir())), entries=[Entry("a.md", 1000)])
 REMOTE = [endpoint(QA, "mine", "m", "https://llm.example/v1", None, {})]
 
 

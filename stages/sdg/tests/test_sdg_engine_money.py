@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pipeline_sdg.calls.budget import Budget
 from pipeline_sdg.calls.redaction import Redactor
-from pipeline_sdg.calls.usage import Budget, BudgetReached, Prices
-from pipeline_sdg.endpoints import DUMMY_KEY, EMBED, QA, Endpoint, endpoint
+from pipeline_sdg.calls.usage import Prices, usage_report
+from pipeline_sdg.endpoints import DUMMY_KEY, EMBED, JUDGE, QA, Endpoint, endpoint
 from pipeline_sdg.generation import each
 from pipeline_sdg.llm import Caller, CallFailed, CallOptions
 
@@ -18,30 +19,12 @@ SCHEMA = {"type": "object", "properties": {"ok": {"type": "string"}}}
 CANARY = "canary-key-0123456789"
 
 
+def messages(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
 def ask(caller: Any, text: str = "hello") -> Any:
-    return caller.chat(QA, [{"role": "user", "content": text}], SCHEMA)
-
-
-async def ask_many(caller: Any, number: int = 50) -> None:
-    await each(range(number), lambda item: ask(caller, f"{item} " + "x" * 400), 3)
-
-
-@pytest.mark.parametrize(
-    "options", [CallOptions(max_tokens_total=1000), CallOptions(max_cost=0.001, prices={"input": 1.0, "output": 1.0})]
-)
-def test_a_budget_ends_the_run_cleanly_and_a_larger_one_goes_on(
-    calling: Any, endpoint: Any, options: CallOptions
-) -> None:
-    with pytest.raises(BudgetReached, match="is reached") as caught:
-        calling(ask_many, endpoint.url, options)
-    paid = endpoint.calls.total()
-    assert paid >= 1 and 15 * paid <= 1000
-    assert "saved" in (caught.value.fix or "")
-    with pytest.raises(BudgetReached):
-        calling(ask_many, endpoint.url, CallOptions(max_tokens_total=15 * paid))  # what is in the journal counts
-    assert endpoint.calls.total() == paid
-    calling(ask_many, endpoint.url)
-    assert endpoint.calls.total() == 50
+    return caller.chat(QA, messages(text), SCHEMA)
 
 
 def test_money_is_counted_by_role(calling: Any, endpoint: Any) -> None:
@@ -68,15 +51,34 @@ def test_prices_and_budgets_that_make_no_sense_are_refused() -> None:
         Budget(Prices({QA: {"input": 1}}, [QA, EMBED]), {}, [QA, EMBED], max_cost=1.0)
 
 
-def test_calls_under_way_are_part_of_the_budget() -> None:
-    budget = Budget(Prices({}, [QA]), {QA: (100, 100)}, [QA], max_tokens_total=2200)
-    first = budget.reserve(QA, 300, None)
-    budget.reserve(QA, 300, None)
-    with pytest.raises(BudgetReached):
-        budget.reserve(QA, 300, None)
-    budget.settle(QA, first, (300, 20))
-    budget.reserve(QA, 300, None)
-    assert budget.tokens == 200 + 320 + 800 + 800
+def test_the_report_has_the_cost_of_all_and_says_whether_the_run_came_to_its_end(calling: Any, endpoint: Any) -> None:
+    async def work(caller: Caller) -> Any:
+        await ask(caller)
+        await caller.embed(EMBED, ["a", "b"])
+        return caller.usage
+
+    found = usage_report(calling(work, endpoint.url, CallOptions(prices={"input": 1.0, "output": 100.0})), True)
+    assert found["complete"] is True and set(found["roles"]) == {QA, JUDGE, EMBED}
+    assert found["total"]["cost"] == pytest.approx((10 + 5 * 100 + 3) / 1e6)
+    assert found["roles"][JUDGE]["cost"] is None and found["total"]["calls_made"] == 2
+    found = usage_report(calling(work, endpoint.url), False)
+    assert found["complete"] is False and found["total"]["cost"] is None and found["total"]["calls_reused"] == 2
+
+
+def test_vectors_asked_for_one_by_one_count_as_the_calls_they_fill(calling: Any, endpoint: Any) -> None:
+    texts = [f"question {number}" for number in range(70)]
+
+    async def work(caller: Caller) -> Any:
+        await caller.embed(EMBED, texts)
+        for text in texts:
+            await caller.embed(EMBED, [text])
+        return caller.usage[EMBED]
+
+    usage = calling(work, endpoint.url)
+    assert (usage.calls_made, usage.vectors_reused, usage.calls_reused) == (2, 70, 2)
+    usage = calling(work, endpoint.url)
+    assert (usage.calls_made, usage.vectors_reused, usage.calls_reused) == (0, 140, 3)
+    assert endpoint.calls == {"embed": 2}
 
 
 def test_tokens_nobody_reported_are_estimated(calling: Any, endpoint: Any) -> None:
@@ -125,6 +127,31 @@ def test_texts_are_redacted_for_other_machines_only(
     assert (usage[QA].redacted, usage[EMBED].redacted) == (2, 1)
 
 
+def test_a_caller_knows_what_an_earlier_run_was_told(
+    calling: Any, endpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Endpoint, "is_local", False)
+    options = CallOptions(redact=("email",))
+
+    async def first(caller: Caller) -> list[bool]:
+        await ask(caller, "of a@b.example")
+        return [caller.knows(QA, messages("of a@b.example"), SCHEMA)]
+
+    async def later(caller: Caller) -> list[bool]:
+        said = messages("of a@b.example")
+        return [
+            caller.knows(QA, said, SCHEMA),
+            caller.knows(QA, messages("of other@b.example"), SCHEMA),  # the same when it leaves
+            caller.knows(QA, said, SCHEMA, max_tokens=9),
+            caller.knows(JUDGE, said, SCHEMA),
+            caller.knows(QA, messages("of nobody"), SCHEMA),
+        ]
+
+    assert calling(first, endpoint.url, options) == [False]  # the journal was empty when that run began
+    assert calling(later, endpoint.url, options) == [True, True, False, False, False]
+    assert endpoint.calls.total() == 1
+
+
 def test_the_form_an_endpoint_takes_is_found_out_once(calling: Any, endpoint: Any) -> None:
     endpoint.content = lambda role, body: "{}"
     endpoint.misbehave = lambda body, number: (
@@ -138,6 +165,27 @@ def test_the_form_an_endpoint_takes_is_found_out_once(calling: Any, endpoint: An
     forms = [body["response_format"]["type"] for body in endpoint.requests]
     assert sorted(forms) == ["json_object"] * 5 + ["json_schema"]
     assert all("JSON Schema" in body["messages"][-1]["content"] for body in endpoint.requests[1:])
+
+
+def test_a_later_run_begins_with_the_form_that_was_taken(calling: Any, endpoint: Any) -> None:
+    refused = {"json_schema", "json_object"}
+    endpoint.content = lambda role, body: "{}"
+    endpoint.misbehave = lambda body, number: (
+        (400, {}, "no") if body.get("response_format", {}).get("type") in refused else None
+    )
+
+    def forms(text: str) -> list[str | None]:
+        endpoint.requests.clear()
+        calling(lambda caller: ask(caller, text), endpoint.url)
+        return [body.get("response_format", {}).get("type") for body in endpoint.requests]
+
+    assert forms("a") == ["json_schema", "json_object", None]
+    assert forms("b") == [None]
+    refused.clear()
+    assert forms("c") == [None]  # it could take more by now: no harm
+    endpoint.misbehave = lambda body, number: None if "response_format" in body else (400, {}, "say which form")
+    assert forms("d") == [None, "json_schema"]
+    assert forms("e") == ["json_schema"]
 
 
 def test_a_request_nobody_takes_teaches_nothing(calling: Any, endpoint: Any) -> None:

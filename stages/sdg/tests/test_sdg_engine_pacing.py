@@ -160,8 +160,10 @@ def test_retry_after_is_seconds_a_date_or_nothing() -> None:
 
 def test_an_endpoint_is_broken_after_ten_in_a_row_or_half_of_a_hundred() -> None:
     breaker = Breaker()
+    breaker.succeeded()
     for _ in range(FAILURES_IN_A_ROW - 1):
         assert breaker.failed() is None
+    assert breaker.failed() == "10 calls in a row failed"
     breaker.succeeded()
     assert breaker.proven and breaker.failed() is None
     breaker = Breaker()
@@ -173,6 +175,8 @@ def test_an_endpoint_is_broken_after_ten_in_a_row_or_half_of_a_hundred() -> None
             reasons.append(breaker.failed())
     assert reasons[-1] is None  # exactly half
     assert breaker.failed() == "51 of the last 100 calls failed"
+    never = Breaker()
+    assert [never.failed() for _ in range(3)] == [None, None, "3 calls in a row failed"] and not never.proven
 
 
 def ask(caller: Any, text: str = "hello") -> Any:

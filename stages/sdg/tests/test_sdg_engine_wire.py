@@ -1,6 +1,7 @@
 """Servers that break HTTP itself: every one ends in a retry that works or a counted failure, never in a hang."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
@@ -64,11 +65,13 @@ class Script:
 
     def says(self, *pieces: bytes, keep: bool = True, pause: float = 0.0) -> Callable[[socket.socket], bool]:
         def act(client: socket.socket) -> bool:
-            for piece in pieces:
-                client.sendall(piece)
-                if self._stop.wait(pause):
-                    return False
-            return keep
+            with contextlib.suppress(OSError):  # the client has given up
+                for piece in pieces:
+                    client.sendall(piece)
+                    if self._stop.wait(pause):
+                        return False
+                return keep
+            return False
 
         return act
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from pipeline_sdg.journal import Journal, Reply, call_key
-from pipeline_sdg.journals import journal_name, open_journal
+from pipeline_sdg.journals import open_journal, running_shards, unfinished_shards
 
 from pipeline.errors import PipelineError
+from pipeline.run.lock import stage_lock
+from pipeline.run.manifest import mark_started
 
 REPLY = Reply("text ü", "stop", 10, 5)
 
@@ -128,29 +130,113 @@ def test_several_processes_write_one_file(tmp_path: Path) -> None:
         assert journal.spent() == {"qa": (600, 300)}
 
 
-def test_a_shard_writes_its_own_file_and_reads_all(tmp_path: Path) -> None:
-    assert (journal_name(None), journal_name((2, 4))) == ("journal.sqlite", "journal-2-of-4.sqlite")
-    for shard in (None, (1, 4), (2, 4)):
-        with open_journal(tmp_path, shard) as journal:
-            journal.put(f"{shard}", "qa", "m", REPLY)
+def part(root: Path, name: str) -> Path:
+    return root / name if name == "preview" else root / "shards" / name
+
+
+def put(root: Path, name: str | None, key: str) -> Path:
+    """One answer in the journal of the root, the preview or a shard."""
+    folder = part(root, name) if name else root
+    with open_journal(folder, root) as journal:
+        journal.put(key, "qa", "m", REPLY)
+    return folder
+
+
+def test_a_shard_reads_its_own_answers_and_the_roots_and_the_root_reads_all(tmp_path: Path) -> None:
+    names = (None, "preview", "1-of-2", "2-of-2")
+    for name in names:
+        put(tmp_path, name, f"{name}")
+    known = {name: {key for key in names if _has(tmp_path, name, f"{key}")} for name in names}
+    assert known == {
+        None: set(names),
+        "preview": {None, "preview"},
+        "1-of-2": {None, "preview", "1-of-2"},
+        "2-of-2": {None, "preview", "2-of-2"},
+    }
+    assert not list(tmp_path.rglob("*.owner"))
+
+
+def _has(root: Path, name: str | None, key: str) -> bool:
+    with open_journal(part(root, name) if name else root, root) as journal:
+        return journal.get(key) == REPLY and journal.knows(key)
+
+
+def test_a_shard_has_a_budget_of_its_own_and_the_root_pays_for_all(tmp_path: Path) -> None:
+    for name in (None, "preview", "1-of-2", "2-of-2"):
+        put(tmp_path, name, f"{name}")
+    with open_journal(part(tmp_path, "1-of-2"), tmp_path) as journal:
+        assert journal.spent() == {"qa": (10, 5)} and len(journal) == 3
     with open_journal(tmp_path) as journal:
-        assert all(journal.get(f"{shard}") == REPLY for shard in (None, (1, 4), (2, 4)))
-        assert journal.path.name == "journal.sqlite" and len(journal) == 3
-    assert not list(tmp_path.glob("*.owner"))
+        assert journal.spent() == {"qa": (40, 20)}
+        assert journal.means(4) == {"qa": (10, 5)} and journal.means(5) == {}
+
+
+def test_hundreds_of_shards_are_read_and_none_is_touched(tmp_path: Path) -> None:
+    import resource
+
+    names = [f"{number}-of-150" for number in range(1, 151)]
+    for name in names:
+        put(tmp_path, name, name)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        with open_journal(tmp_path) as journal:
+            assert all(journal.knows(name) for name in names)
+            beside = {path.name for path in (tmp_path / "shards").rglob("*") if path.is_file()}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert beside == {"journal.sqlite"}
+
+
+def test_an_empty_journal_says_so(tmp_path: Path) -> None:
+    with open_journal(tmp_path) as journal:
+        assert journal.empty
+    put(tmp_path, "1-of-2", "k")
+    with open_journal(tmp_path) as journal:
+        assert not journal.empty
 
 
 def test_a_journal_that_another_machine_has_open_is_left_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with open_journal(tmp_path, (1, 2)) as journal:
-        journal.put("k", "qa", "m", REPLY)
-    owner = tmp_path / "journal-1-of-2.owner"
+    folder = put(tmp_path, "1-of-2", "k")
+    owner = folder / "journal.owner"
     owner.write_text("elsewhere\n")
-    with open_journal(tmp_path, (2, 2)) as journal:
+    with open_journal(tmp_path) as journal:
         assert journal.get("k") is None
     assert "in use on elsewhere" in caplog.text and owner.exists()
-    with open_journal(tmp_path, (1, 2)) as journal:  # its own file is always read: the dead run was this shard's
+    [running] = running_shards(tmp_path)
+    assert running.startswith("shards/1-of-2 (in use on elsewhere") and str(owner) in running
+    with open_journal(folder, tmp_path) as journal:  # its own file is always read: the dead run was this shard's
         assert journal.get("k") == REPLY
+    assert running_shards(tmp_path) == []
+
+
+def test_shards_that_run_or_did_not_come_to_their_end_are_named(tmp_path: Path) -> None:
+    assert (unfinished_shards(tmp_path), running_shards(tmp_path)) == ([], [])
+    for name in ("1-of-4", "2-of-4", "3-of-4", "4-of-4"):
+        (put(tmp_path, name, name) / "manifest.json").write_text("{}")
+    (part(tmp_path, "1-of-4") / "manifest.json").unlink()
+    mark_started(part(tmp_path, "2-of-4"), "sdg")
+    with stage_lock(part(tmp_path, "3-of-4")):
+        [running] = running_shards(tmp_path)
+        assert running.startswith("shards/3-of-4 (process ")
+        assert unfinished_shards(tmp_path) == ["shards/1-of-4", "shards/2-of-4", "shards/3-of-4"]
+    assert unfinished_shards(tmp_path) == ["shards/1-of-4", "shards/2-of-4"]
+
+
+def test_a_journal_of_the_first_format_is_opened_and_gets_the_new_table(tmp_path: Path) -> None:
+    path = tmp_path / "j.sqlite"
+    with Journal(path) as journal:
+        journal.put("k", "qa", "m", REPLY)
+        journal._writer.execute("DROP TABLE formats")
+        journal._writer.execute("PRAGMA user_version=1")
+    with Journal(path) as journal:
+        assert journal.get("k") == REPLY and journal.form("a", "m") is None
+        journal.put_form("a", "m", "prompt")
+        journal.put_form("a", "m", "json_object")
+    with Journal(tmp_path / "own.sqlite", [path]) as journal:
+        assert (journal.form("a", "m"), journal.form("b", "m")) == ("json_object", None)
 
 
 def test_resume_says_which_answers_are_used(tmp_path: Path) -> None:

@@ -70,4 +70,4 @@ def test_scores_that_are_none_are_named(score: Any) -> None:
 def test_values_of_answers() -> None:
     assert {whole_number(value) for value in (3, 3.0, " 3 ")} == {3}
     assert {whole_number(value) for value in ("²", True, 3.5, None, "9" * 5000, float("inf"), [3])} == {None}
-    assert one_line(" a\n b ") == "a b" and one_line(["a"]) == "" and one_line("\ud800x") == "?x"
+    assert one_line(" a\n b ") == "a b" and one_line(["a"]) == ""

@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pipeline_sdg import judge, pairs, questions
+from pipeline_sdg.artifacts import as_notes, merge, no_artifacts
 from pipeline_sdg.artifacts import check as check_artifacts
-from pipeline_sdg.artifacts import merge, no_artifacts
 from pipeline_sdg.chunking import Window, chunk_document, windows_of
 from pipeline_sdg.documents import Document
 from pipeline_sdg.pairs import PairRules
@@ -38,24 +39,26 @@ def item(**changes: Any) -> dict[str, Any]:
     }
 
 
-def hops(*groups: list[int]) -> list[dict[str, Any]]:
-    return [{"hop_number": number, "segment_ids": ids, "summary": "s"} for number, ids in enumerate(groups, 1)]
+def hops(*groups: list[int], **changes: Any) -> list[dict[str, Any]]:
+    return [
+        {"hop_number": number, "segment_ids": ids, "summary": "s", **changes} for number, ids in enumerate(groups, 1)
+    ]
 
 
-def checked(*items: Any) -> tuple[list[dict[str, Any]], list[str]]:
-    good, faults = pairs.check(json.dumps({"pairs": list(items)}), window(), RULES)
+def multi(*groups: list[int], **changes: Any) -> dict[str, Any]:
+    segment_ids = sorted({number for group in groups for number in group})
+    typed = {"query_type": "multi_hop", "segment_ids": segment_ids, "hop_count": len(groups)}
+    return {**typed, "hop_contexts": hops(*groups), **changes}
+
+
+def checked(*items: Any, rules: PairRules = RULES) -> tuple[list[dict[str, Any]], list[str]]:
+    good, faults = pairs.check(json.dumps({"pairs": list(items)}), window(), rules)
     return good, [fault.reason for fault in faults]
 
 
 def test_good_pairs_pass_and_are_tidied() -> None:
-    multi = item(
-        question="Between which levels does the pump run?",
-        query_type="multi_hop",
-        segment_ids=[2, 1, 2],
-        hop_count=2,
-        hop_contexts=hops([1], [2]),
-    )
-    good, faults = checked(item(question_complexity="3", extra=1, hop_count=7), multi)
+    several = item(question="Between which levels does the pump run?", **multi([1], [2], segment_ids=[2, 1, 2]))
+    good, faults = checked(item(question_complexity="3", extra=1, hop_count=7), several)
     assert faults == []
     assert good[0] == item(question_complexity=3)
     assert good[1]["segment_ids"] == [1, 2]
@@ -66,28 +69,37 @@ def test_good_pairs_pass_and_are_tidied() -> None:
     ("change", "reason"),
     [
         ({"question": ""}, "empty"),
+        ({"question": 7}, "empty"),
         ({"answer": "  "}, "empty"),
         ({"question": "What does the passage say about pumps?"}, "speaks of the text"),
         ({"question": "When does the pump stop"}, "breaks off"),
-        ({"answer": "It stops at the"}, "breaks off"),
+        ({"question": "When does it stop?"}, 'does not stand alone: "it"'),
+        ({"question": "When does the pump P-77 stop?"}, "the question has what the segments do not: P-77"),
+        ({"answer": "It stops at the"}, "the answer breaks off"),
+        ({"answer": "At 70 percent."}, "the answer has what the cited segments [1] do not: 70"),
         ({"question_complexity": 1}, "question_complexity must be 2 to 5"),
         ({"question_complexity": True}, "question_complexity"),
-        ({"query_type": "factual"}, "query_type must be one of"),
+        ({"query_type": "factual"}, "query_type must be one of multi_hop, structural, contextual, not 'factual'"),
+        ({"query_type": ["multi_hop"]}, "query_type must be one of"),
         ({"reasoning_type": None}, "reasoning_type must be one of"),
+        ({"reasoning_type": "visual"}, "reasoning_type must be one of"),
         ({"segment_ids": []}, "segment_ids must be some of [1, 2, 3]"),
         ({"segment_ids": [9]}, "segment_ids must be some of"),
         ({"segment_ids": [1, 9]}, "segment_ids must be some of"),
-        ({"query_type": "multi_hop", "hop_count": 2, "hop_contexts": hops([1])}, "hop_count must be their number"),
-        ({"query_type": "multi_hop", "hop_count": 4, "hop_contexts": hops([1], [1], [1], [1])}, "1 to 3 hops"),
-        ({"query_type": "multi_hop", "hop_count": 2, "hop_contexts": hops([1], [2])}, "union"),
-        ({"query_type": "multi_hop", "hop_count": 1, "hop_contexts": hops([8])}, "union"),
+        (multi([1], hop_count=2), "hop_count must be their number: there are 1, and hop_count is 2"),
+        (multi([1], [2], [3], [1, 2]), "1 to 3 hops"),
+        (multi([1], [2], hop_contexts="none"), "must be a list of hops"),
+        (multi([1], [2], segment_ids=[1]), "union of the hops' segment_ids, [1, 2], not [1]"),
+        (multi([8], segment_ids=[1]), "the segment_ids of hop 1 must be some of [1, 2, 3]"),
+        (multi([1], [1]), "hops 1 and 2 have the same segments [1]"),
+        (multi([1], hop_contexts=hops([1], summary=" ")), "the summary of hop 1 is empty"),
+        (multi([1], hop_contexts=hops([1], hop_number=2)), "hop_number must count 1, 2, 3: number 1 has 2"),
     ],
 )
 def test_each_fault_is_found_and_costs_only_its_pair(change: dict[str, Any], reason: str) -> None:
     good, faults = checked(item(**change), item(question="At what level does the pump run?"))
     assert [pair["question"] for pair in good] == ["At what level does the pump run?"]
-    assert reason in faults[0]
-    assert faults[-1] == "2 usable pairs are needed, there are 1"
+    assert len(faults) == 1 and reason in faults[0] and faults[0].startswith("pair 1: ")
 
 
 def test_pairs_that_are_no_objects_repeat_or_break_off() -> None:
@@ -100,28 +112,65 @@ def test_pairs_that_are_no_objects_repeat_or_break_off() -> None:
     assert "not one whole JSON object" in found[0].reason
 
 
-def test_the_request_names_exact_quotas_without_visual() -> None:
-    rules = PairRules(10, {"multi_hop": 3, "structural": 2, "contextual": 2}, dict.fromkeys(REASONING_TYPES, 1))
-    request = pairs.exchange(window(), rules, no_artifacts())
-    prompt = request.messages[0]["content"]
-    assert "exactly 10" in prompt
-    assert "- multi_hop: 4\n- structural: 3\n- contextual: 3" in prompt
-    assert "visual" not in prompt
-    assert "- Segment 3: L-404" in prompt
-    assert sum(rules.reasoning_quota().values()) == 10
-    assert "multi_hop" not in rules.query_quota(segments=1)
+def test_a_window_of_one_passage_gets_no_multi_hop() -> None:
+    good, faults = pairs.check(json.dumps({"pairs": [item(**multi([1]))]}), window(per_chunk=5), RULES)
+    assert good == [] and "query_type must be one of structural, contextual" in faults[0].reason
+
+
+def test_visual_is_a_type_only_where_it_is_asked_for() -> None:
+    good, _ = checked(item(reasoning_type="visual"), rules=replace(RULES, visual=True))
+    assert [pair["reasoning_type"] for pair in good] == ["visual"]
+
+
+@pytest.mark.parametrize(
+    ("question", "style", "reason"),
+    [
+        ("pump stop level", "keyword", None),
+        ("pump", "keyword", "is too short"),
+        ("one two pump stop level water lift", "keyword", "must be 2 to 6 words"),
+        ("when does the pump stop", "keyword", "must be words for a search box"),
+        ("When stops the pump?", "short", None),
+        ("The pump is running now, when does the pump stop?", "short", "at most 6 words"),
+        ("When does the pump stop", "persona", "breaks off"),
+        ("I look after a lift pump. When does it stop?", "persona", None),
+        ("When does the pump stop?", "rhyme", "query_style must be one of"),
+        ("When does the pump stop?", None, "query_style must be one of"),
+    ],
+)
+def test_questions_are_checked_by_their_style(question: str, style: str | None, reason: str | None) -> None:
+    rules = replace(RULES, query_styles={"question": 1, "keyword": 1, "short": 1, "persona": 1})
+    good, faults = checked(item(question=question, query_style=style), rules=rules)
+    assert [pair["query_style"] for pair in good] == ([] if reason else [style])
+    assert (not faults) if reason is None else reason in faults[0]
 
 
 def test_artifacts_are_cut_cleaned_and_merged() -> None:
     reply = {
         "entities": [{"text": "a", "importance": None}, {"text": " "}, 3, {"text": "b"}, {"text": "c"}],
         "themes": 1,
+        "insights": [{"text": ["a"]}, {"text": "x\ny", "description": "d", "importance": "i"}],
     }
     [found], faults = check_artifacts(json.dumps(reply), 2)
     assert [entry["text"] for entry in found["entities"]] == ["a", "b"]
-    assert set(found) == set(no_artifacts()) and faults == []
+    assert found["insights"] == [{"text": "x y", "description": "d", "importance": "i"}]
+    assert set(found) == set(no_artifacts())
+    assert sorted(fault.reason for fault in faults) == [
+        "entities 2: its text is empty",
+        "entities 3: must be an object with text, description, importance",
+        "entities 5: at most 2 are wanted",
+        "insights 1: text must be a text",
+        "themes must be a list",
+    ]
     assert check_artifacts("nothing", 2)[0] == []
     assert [entry["text"] for entry in merge([found, found])["entities"]] == ["a", "b"]
+
+
+def test_the_notes_say_why_an_artifact_matters() -> None:
+    first = {"text": "level", "description": "of the water", "importance": "the pump stops by it"}
+    second = {"text": "hose", "description": "carries it", "importance": ""}
+    notes = as_notes({**no_artifacts(), "entities": [first, second]})
+    assert "- entities: level: of the water (the pump stops by it)\n- entities: hose: carries it\n" in notes
+    assert as_notes(no_artifacts()) == ""
 
 
 def scores(score: Any, overall: Any) -> str:
@@ -145,7 +194,7 @@ def test_scores_are_checked() -> None:
 
 def test_the_judge_sees_the_cited_segments_alone() -> None:
     prompt = judge.exchange(item(segment_ids=[3]), window().chunks).messages[0]["content"]
-    assert "[3] L-404" in prompt
+    assert "[3] Lift pump\nL-404" in prompt
     assert "20 percent. " not in prompt.split("QUESTION")[0]
 
 

@@ -1,42 +1,11 @@
-"""Quotas, wording rules: everything deterministic."""
+"""Rules for the wording of questions and answers: everything deterministic."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from pipeline_sdg.identifiers import identifiers, invented
 from pipeline_sdg.parsing import list_in_reply, parse_object
-from pipeline_sdg.quotas import largest_remainder, without
-from pipeline_sdg.wording import ends_sensibly, invented_codes, problem_of, tidy
+from pipeline_sdg.wording import dangling_reference, ends_sensibly, invented_codes, problem_of, tidy
 
 SOURCE = "The wiper shuttle makes one trip every 90 minutes. Parameter K301 sets the pause in Steward 3.2."
-weights = st.dictionaries(st.sampled_from("abcdefg"), st.integers(0, 20), min_size=1).filter(
-    lambda counts: sum(counts.values()) > 0
-)
-
-
-@given(weights, st.integers(0, 200))
-def test_quotas_sum_exactly_and_stay_within_one_of_their_share(counts: dict[str, int], total: int) -> None:
-    shares = largest_remainder(counts, total)
-    assert sum(shares.values()) == total
-    assert set(shares) == set(counts)
-    for name, count in counts.items():
-        exact = count * total / sum(counts.values())
-        assert exact - 1 < shares[name] < exact + 1
-        assert count or not shares[name]
-
-
-def test_the_documented_quota_is_rescaled_to_ten() -> None:
-    assert largest_remainder({"multi_hop": 3, "structural": 2, "contextual": 2}, 10) == {
-        "multi_hop": 4,
-        "structural": 3,
-        "contextual": 3,
-    }
-    with pytest.raises(ValueError, match="positive"):
-        largest_remainder({"a": 0}, 3)
-
-
-def test_a_dropped_type_gives_its_share_to_the_others() -> None:
-    assert without({"visual": 1, "causal": 2}, "visual") == {"causal": 2}
-    assert without({"visual": 1, "causal": 0}, "visual") == {"causal": 1}
 
 
 @pytest.mark.parametrize(
@@ -67,6 +36,67 @@ def test_a_source_about_documents_may_be_asked_about_documents() -> None:
 def test_codes_and_numbers_that_nobody_mentioned_are_noticed() -> None:
     assert invented_codes("What does K301 set every 90 minutes in Steward 3.2?", SOURCE) == set()
     assert invented_codes("What does K999 set in Steward 3?", SOURCE) == {"k999", "3"}
+
+
+@pytest.mark.parametrize(
+    ("question", "what"),
+    [
+        ("How does it work?", "it"),
+        ("It stops why?", "It"),
+        ("Why do they rust?", "they"),
+        ("What is this setting for?", "this setting"),
+        ("How long do these last?", "these last"),
+        ("Those valves leak where?", "Those valves"),
+        ("What did the company decide?", "the company"),
+        ("Which of the above limits holds at night?", "the above"),
+        ("Where is the valve mentioned above kept?", "mentioned above"),
+        ("Is it possible to rinse the filter?", None),
+        ("What does it mean when the lamp blinks?", None),
+        ("Does it matter which net goes back first?", None),
+        ("How does the pump report its level?", None),
+        ("Which company built the IT room?", None),
+        ("What did the company that built the pump decide?", None),
+        ("How did the company Aquila begin?", None),
+        ("How do those who rent a flat rinse the pump?", None),
+        ("IT staff: which port is open?", None),
+        ("What changed this year?", None),
+        ("Where is that stored?", None),
+    ],
+)
+def test_a_question_names_what_it_is_about(question: str, what: str | None) -> None:
+    assert dangling_reference(question) == what
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("K301 sets the pause in Steward 3.2.", []),
+        ("K302 sets the pause in Steward 3.5.", ["K302", "3.5"]),
+        ("The limit is 1,200 rpm, or 1200 RPM.", []),
+        ("The 1.2 limit, the 20 limit and the 00 limit", ["1.2", "20", "00"]),
+        ("It weighs 5mg, that is 5 mg.", []),
+        ("It weighs 6mg, that is 6 mg.", ["6mg", "6"]),
+        ("All 3 filters and 2 pipes", []),
+        ("It takes 3 minutes and 11 pipes", ["3", "11"]),
+        ("Twelve o'clock is 12:00", ["12:00"]),
+        ("There are 12 lamps, number 12.", []),
+        ("maxFlow, max_flow and MAX_FLOW are the same as maxDrain", ["max_flow", "MAX_FLOW", "maxDrain"]),
+        ("The wash drum pressure (WDP) is not the WXP.", ["WXP"]),
+        ("v3.2 and version 3.2 of the K301-type", []),
+        ("Steward3", ["Steward3"]),
+        ("产品有7个接口", ["7"]),
+        ("产品有5个接口", []),
+        ("A plain sentence. I say so.", []),
+    ],
+)
+def test_identifiers_must_stand_in_the_source(text: str, missing: list[str]) -> None:
+    source = "K301 sets the pause in Steward 3.2: at 1,200 rpm twelve lamps, 5 mg, maxFlow. The wash drum pressure."
+    assert invented(text, "Title", source) == missing
+
+
+def test_identifiers_are_words_with_digits_and_names_in_code() -> None:
+    text = "Set max_flow of PumpMaster, K301 or E-21 to 90; OK? The USA's i18n is plain."
+    assert identifiers(text) == {"max_flow", "PumpMaster", "K301", "E-21", "90", "OK", "USA's", "i18n"}
 
 
 def test_tidy_and_endings() -> None:

@@ -105,11 +105,10 @@ def test_a_memory_mapped_file_will_do(tmp_path) -> None:
     assert duplicates(np.load(tmp_path / "v.npy", mmap_mode="r"), 0.9) == {1: 0}
 
 
-def test_rank_is_score_then_checks_then_complexity() -> None:
+def test_the_harder_pair_ranks_first_and_one_that_may_be_dropped_last() -> None:
     pair = {"question_complexity": 3}
-    assert rank_of(pair) == (0, 0, 3)
-    assert rank_of(pair, {"overall": {"score": 8.5}}, 2) == (8.5, 2, 3)
-    assert rank_of(pair, {"overall": {"score": None}}, 2) == (0, 2, 3)
+    assert rank_of(pair) < rank_of({**pair, "question_complexity": 4})
+    assert rank_of({**pair, "query_type": "multi_hop", "question_complexity": 5}, True) < rank_of(pair, True)
 
 
 async def vectors_of(encoder: local_encoder.LocalEncoder) -> tuple[np.ndarray, np.ndarray]:

@@ -64,7 +64,11 @@ def test_records_follow_the_published_schema(stage: Stage, endpoint: Any) -> Non
     assert set(manifest.outputs) == {
         "generated_batch0_0_1.json",
         "generated_batch1_2_2.json",
+        "my_corpus.jsonl",
+        "generation_result.json",
         "usage.json",
+        "funnel.json",
+        "coverage.jsonl",
         "rejected.jsonl",
     }
     assert manifest.counts["pairs_kept"] == 6

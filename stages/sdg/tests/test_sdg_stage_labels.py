@@ -13,7 +13,10 @@ from pipeline.records.passages import passage_id
 from pipeline.records.sdg import read_records
 
 Stage = Callable[..., Path]
-ONE_PAIR = ("artifacts=false", "embed_model=null", "num_pairs=1")
+TYPED = ("query_counts={contextual: 1}", "reasoning_counts={factual: 1}")
+"""As the endpoint's `pair` is: another mix costs a repair turn."""
+ONE_PAIR = ("artifacts=false", "embed_model=null", "num_pairs=1", *TYPED)
+ONE_MULTI_HOP = (*ONE_PAIR, "query_counts={multi_hop: 1}")
 JUDGED_BY_NOBODY = (*ONE_PAIR, "quality_judge=none")
 
 
@@ -57,7 +60,7 @@ def fail_on(words: str) -> Callable[[dict[str, Any], int], Any]:
 
 def test_a_pair_that_needs_one_hop_is_relabelled(stage: Stage, multi_hop: Any) -> None:
     multi_hop.hops_needed = [2]
-    folder = stage(*ONE_PAIR, "hop_check=relabel")
+    folder = stage(*ONE_MULTI_HOP, "hop_check=relabel")
     for record in records(folder):
         [written], [pair] = record["qa_generation"]["pairs"], record["deduplicated_qa_pairs"]
         assert (written["query_type"], written["segment_ids"], written["hop_count"]) == ("multi_hop", [1, 2], 2)
@@ -75,7 +78,7 @@ def test_a_pair_that_needs_one_hop_is_dropped_and_counted(stage: Stage, multi_ho
         return usual(prompt)
 
     multi_hop.judgement = judgement
-    folder = stage(*ONE_PAIR, "hop_check=drop", "max_parallel_requests_for_gen=1")
+    folder = stage(*ONE_MULTI_HOP, "hop_check=drop", "max_parallel_requests_for_gen=1")
     assert [len(record["qa_generation"]["pairs"]) for record in records(folder)] == [1, 1, 1]
     assert [len(record["deduplicated_qa_pairs"]) for record in records(folder)] == [0, 1, 1]
     assert [pair["hops_needed"] for pair in kept(folder)] == [[1, 2], [1, 2]]
@@ -118,7 +121,7 @@ def test_passages_that_answer_too_are_named_by_their_id(stage: Stage, endpoint: 
 
 def test_vectors_are_a_third_system_and_low_grades_add_nothing(stage: Stage, endpoint: Any) -> None:
     endpoint.grade = 2  # a part of the answer: too little for a question of one hop
-    folder = stage("artifacts=false", "num_pairs=1", "quality_judge=none", "pooled_judging=1")
+    folder = stage("artifacts=false", "num_pairs=1", "quality_judge=none", "pooled_judging=1", *TYPED)
     assert [pair["extra_positives"] for pair in kept(folder)] == [[], [], []]
     embedded = [text for body in endpoint.requests for text in body.get("input", [])]
     assert len(embedded) == 3 + 6  # questions once, whoever needs them, and every passage once
@@ -143,7 +146,7 @@ def test_a_failing_judge_call_loses_only_its_label(stage: Stage, multi_hop: Any,
     multi_hop.grade = 3
     multi_hop.misbehave = fail_on(words)
     checks = ("check_answers=true", "hop_check=drop", "pooled_judging=1", "max_retries=0")
-    folder = stage(*ONE_PAIR, *checks)
+    folder = stage(*ONE_MULTI_HOP, *checks)
     found = evaluations(folder)
     labels = {
         "answerable": [item["answerable"] for item in found],
@@ -166,7 +169,7 @@ def test_of_equal_questions_the_hardest_is_kept(stage: Stage, endpoint: Any, by:
         return json.dumps({"pairs": [{**endpoint.pair(1, "the same for all"), "question_complexity": hard}]})
 
     endpoint.content = content
-    folder = stage("artifacts=false", "num_pairs=1", "quality_judge=none", by)
+    folder = stage("artifacts=false", "num_pairs=1", "quality_judge=none", by, *TYPED)
     assert [len(record["deduplicated_qa_pairs"]) for record in records(folder)] == [0, 1, 0]
     assert kept(folder)[0]["question_complexity"] == 5
     assert [(item["role"], item["document"]) for item in rejected(folder)] == [

@@ -13,10 +13,10 @@ from pipeline_sdg.chunking import Chunk
 from pipeline_sdg.endpoints import JUDGE
 from pipeline_sdg.exchange import Exchange, Fault
 from pipeline_sdg.forms import TEXT, YES_OR_NO, list_of, object_of, one_line
-from pipeline_sdg.judge import Evaluation, cited, shown
+from pipeline_sdg.judge import Evaluation, cited, shown, with_title
 from pipeline_sdg.pairs import Pair
 from pipeline_sdg.parsing import parse_object
-from pipeline_sdg.templates import render
+from pipeline_sdg.templates import DEFAULT, Prompts
 from pipeline_sdg.wording import words
 
 MOST_QUOTES = 4
@@ -25,11 +25,11 @@ Verdict = dict[str, Any]
 """answerable, supported (bool), answer (str), evidence (list of quotes)"""
 
 
-def exchange(pair: Pair, chunks: list[Chunk]) -> Exchange:
+def exchange(pair: Pair, chunks: list[Chunk], prompts: Prompts = DEFAULT) -> Exchange:
     """The request for one pair; the model sees its cited segments and nothing else of the document."""
     segments = cited(pair, chunks)
-    prompt = render("answerable", segments=shown(segments), question=pair["question"], answer=pair["answer"])
-    source = [chunk["text"] for chunk in segments]
+    prompt = prompts.render("answerable", segments=shown(segments), question=pair["question"], answer=pair["answer"])
+    source = [with_title(chunk) for chunk in segments]
     return Exchange(
         JUDGE, [{"role": "user", "content": prompt}], schema(), lambda reply: check(reply, source), wanted=1
     )

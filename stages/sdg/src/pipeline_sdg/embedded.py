@@ -26,6 +26,8 @@ SLOTS_PER_CALL = 2
 _SILENT = -1
 """llama.cpp's verbosity below which nothing is written to the terminal."""
 _STOP_SECONDS = 5
+_SECRETS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD")
+"""Endings of variables that the child has no use for."""
 
 
 @contextmanager
@@ -42,7 +44,8 @@ def embedded_server(weights: Path, parallel: int, threads: int | None = None) ->
     # By default llama.cpp's threads spin for long while they wait for each other; beside any other load they then hold
     # the very cores they wait for, and the model becomes ten times slower. A short spin is as fast on an idle machine
     # (measured: 115 and 113 tokens/s; always asleep 79).
-    environment = {"GOMP_SPINCOUNT": "1000", **os.environ}
+    inherited = {name: value for name, value in os.environ.items() if not name.endswith(_SECRETS)}
+    environment = {"GOMP_SPINCOUNT": "1000", **inherited}
     command = [sys.executable, "-m", __name__, str(weights), str(slots), str(threads)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
     assert child.stdin is not None and child.stdout is not None

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline_sdg.journal import Reply
 from pipeline_sdg.llm import Caller, CallFailed, Message, Schema
-from pipeline_sdg.templates import render
+from pipeline_sdg.templates import DEFAULT, Prompts
 
 _TOLD_AT_MOST = 12
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with an answer. `item` is the part that cannot be used, if it is one part."""
+    """One thing wrong with an answer. `item` is the part that is not used, if it is one part; `reply` is the answer."""
 
     reason: str
     item: Any = None
+    remark: bool = False
+    """About the answer as a whole: no part of it is lost."""
+    reply: Reply | None = None
 
 
 Check = Callable[[str], tuple[list[Any], list[Fault]]]
@@ -36,11 +40,18 @@ class Exchange:
     max_tokens: int | None = None
     same: Callable[[Any], Any] = repr
     """What makes two parts the same, so that a repaired answer does not bring them twice."""
+    choose: Callable[[list[Any]], list[Any]] = list
+    """The parts in the order in which they are kept, where there are more than `wanted`."""
+    lacking: Callable[[list[Any]], list[Fault]] = lambda _: []
+    """What the parts that are kept lack as a whole: worth a repair turn, but none of them is given up for it."""
 
 
 @dataclass
 class Outcome:
-    """The good parts, the faults of what was left out, and the last reply (None if no call succeeded)."""
+    """The good parts, the faults of what was left out, and the last reply (None if no call succeeded).
+
+    Parts that are no good count as mended, and are no fault, if the repair turn brought more good ones.
+    """
 
     good: list[Any] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -52,36 +63,65 @@ class Outcome:
         return self.reply is None
 
 
-async def ask(caller: Caller, exchange: Exchange, repair: bool) -> Outcome:
+@dataclass(frozen=True)
+class _Answer:
+    """A reply and what its check found."""
+
+    reply: Reply
+    good: list[Any]
+    faults: list[Fault]
+
+
+async def ask(caller: Caller, exchange: Exchange, repair: bool, prompts: Prompts = DEFAULT) -> Outcome:
     """Ask, with at most one repair turn; parts of the first answer that were good are never lost by the second."""
     try:
-        reply = await caller.chat(exchange.role, exchange.messages, exchange.schema, exchange.max_tokens)
+        first = await _answer(caller, exchange, exchange.messages)
     except CallFailed as error:
         return Outcome(faults=[Fault(f"call failed: {error}")])
-    good, faults = exchange.check(reply.text)
-    outcome = Outcome(good[: exchange.wanted], faults, reply)
-    if len(good) >= exchange.wanted or not repair:
+    outcome = _outcome(exchange, first)
+    lacking = exchange.lacking(outcome.good)
+    if not repair or (len(outcome.good) == exchange.wanted and not lacking):
         return outcome
-    return await _repair(caller, exchange, outcome)
-
-
-async def _repair(caller: Caller, exchange: Exchange, first: Outcome) -> Outcome:
-    assert first.reply is not None
-    told = [f"- {fault.reason}" for fault in first.faults[:_TOLD_AT_MOST]]
-    if first.reply.finish_reason == "length":
-        told.insert(0, "- it was cut off because it was too long: be briefer")
-    turn = [
-        *exchange.messages,
-        {"role": "assistant", "content": first.reply.text},
-        {"role": "user", "content": render("repair", problems="\n".join(told))},
-    ]
     caller.usage[exchange.role].repair_turns += 1
+    turn = _repair_turn(exchange, first.reply, [*first.faults, *lacking], prompts)
     try:
-        reply = await caller.chat(exchange.role, turn, exchange.schema, exchange.max_tokens)
+        second = await _answer(caller, exchange, turn)
     except CallFailed as error:
-        return Outcome(first.good, [*first.faults, Fault(f"the repair turn failed: {error}")], first.reply)
+        outcome.faults.append(Fault(f"the repair turn failed: {error}"))
+        return outcome
+    return _outcome(exchange, second, first)
+
+
+async def _answer(caller: Caller, exchange: Exchange, messages: list[Message]) -> _Answer:
+    reply = await caller.chat(exchange.role, messages, exchange.schema, exchange.max_tokens)
     good, faults = exchange.check(reply.text)
-    merged: dict[Any, Any] = {}
-    for part in [*good, *first.good]:
-        merged.setdefault(exchange.same(part), part)
-    return Outcome(list(merged.values())[: exchange.wanted], faults, reply)
+    return _Answer(reply, good, [replace(fault, reply=reply) for fault in faults])
+
+
+def _repair_turn(exchange: Exchange, reply: Reply, faults: Sequence[Fault], prompts: Prompts) -> list[Message]:
+    told = [f"- {fault.reason}" for fault in faults[:_TOLD_AT_MOST]]
+    if reply.finish_reason == "length":
+        told.insert(0, "- it was cut off because it was too long: be briefer")
+    if "{" not in reply.text:  # the server took the form of the answer and did not tell the model
+        told.insert(0, f"- it must be one JSON object that follows this JSON Schema: {json.dumps(exchange.schema)}")
+    return [
+        *exchange.messages,
+        {"role": "assistant", "content": reply.text},
+        {"role": "user", "content": prompts.render("repair", problems="\n".join(told))},
+    ]
+
+
+def _outcome(exchange: Exchange, last: _Answer, first: _Answer | None = None) -> Outcome:
+    """What is kept of the last answer and, where it leaves room, of the first one."""
+    parts: dict[Any, tuple[Any, Reply]] = {}
+    for answer in (last, first) if first else (last,):
+        for part in answer.good:
+            parts.setdefault(exchange.same(part), (part, answer.reply))
+    kept = exchange.choose([part for part, _ in parts.values()])[: exchange.wanted]
+    keys = {exchange.same(part) for part in kept}
+    surplus = [
+        Fault("more than were asked for", part, reply=reply) for key, (part, reply) in parts.items() if key not in keys
+    ]
+    unmended = first.faults if first and len(kept) <= min(len(first.good), exchange.wanted) else []
+    lacking = [replace(fault, reply=last.reply) for fault in exchange.lacking(kept)]
+    return Outcome(kept, [*last.faults, *lacking, *surplus, *unmended], last.reply)

@@ -23,10 +23,8 @@ def list_of(item: dict[str, Any], least: int, most: int) -> dict[str, Any]:
 
 
 def one_line(value: Any) -> str:
-    """A text in one line that a file can hold; anything that is no text is empty."""
-    if not isinstance(value, str):
-        return ""
-    return " ".join(value.encode("utf-8", "replace").decode("utf-8").split())  # JSON may hold half a surrogate pair
+    """A text in one line; anything that is no text is empty."""
+    return " ".join(value.split()) if isinstance(value, str) else ""
 
 
 def whole_number(value: Any) -> int | None:

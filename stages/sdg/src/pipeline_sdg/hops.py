@@ -15,14 +15,14 @@ from pipeline_sdg.forms import TEXT, list_of, object_of, whole_number
 from pipeline_sdg.judge import shown
 from pipeline_sdg.pairs import Pair
 from pipeline_sdg.parsing import parse_object
-from pipeline_sdg.templates import render
+from pipeline_sdg.templates import DEFAULT, Prompts
 
 HopCheck = Literal["keep", "relabel", "drop"]
 SINGLE_HOP = "contextual"
 """The query type of a question that turns out to need one hop."""
 
 
-def exchange(pair: Pair, chunks: list[Chunk]) -> Exchange | None:
+def exchange(pair: Pair, chunks: list[Chunk], prompts: Prompts = DEFAULT) -> Exchange | None:
     """The request for a multi-hop pair; None where there is nothing to ask: `settled` is then the answer."""
     if settled(pair) is not None:
         return None
@@ -31,7 +31,7 @@ def exchange(pair: Pair, chunks: list[Chunk]) -> Exchange | None:
         f"HOP {hop['hop_number']}\n{shown([texts[number] for number in hop['segment_ids'] if number in texts])}"
         for hop in pair["hop_contexts"]
     ]
-    prompt = render("hop", hops="\n\n".join(blocks), question=pair["question"], answer=pair["answer"])
+    prompt = prompts.render("hop", hops="\n\n".join(blocks), question=pair["question"], answer=pair["answer"])
     count = len(blocks)
     return Exchange(
         JUDGE, [{"role": "user", "content": prompt}], schema(count), lambda reply: check(reply, count), wanted=1

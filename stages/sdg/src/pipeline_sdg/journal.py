@@ -19,19 +19,20 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
 
-FORMAT = 1
+FORMAT = 2
+"""1 had no table `formats`; such files are opened and get it."""
 _BUSY_SECONDS = 60
 """How long another process may hold the file."""
 _GATHER_SECONDS = 0.004
 """How long a commit waits for more answers to share it."""
-_TABLE = """
+_TABLES = """
 CREATE TABLE IF NOT EXISTS calls (
     key TEXT PRIMARY KEY,
     role TEXT NOT NULL,
@@ -41,7 +42,13 @@ CREATE TABLE IF NOT EXISTS calls (
     input_tokens INTEGER NOT NULL,
     output_tokens INTEGER NOT NULL,
     finished REAL NOT NULL
-) WITHOUT ROWID
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS formats (
+    address TEXT NOT NULL,
+    model TEXT NOT NULL,
+    form TEXT NOT NULL,
+    PRIMARY KEY (address, model)
+) WITHOUT ROWID;
 """
 
 
@@ -67,18 +74,19 @@ def call_key(**parts: Any) -> str:
 class Journal:
     """A durable store of finished calls. Use as a context manager.
 
-    `others` are journals that are read as well (earlier runs, other shards) and never written.
+    `others` are journals that are read as well (earlier runs, other shards) and get no answers. `counted`: what they
+    cost is part of what this one has spent.
 
     Raises:
         PipelineError: a file is damaged or from a newer version.
     """
 
-    def __init__(self, path: Path, others: Iterable[Path] = ()) -> None:
-        self.path = path
+    def __init__(self, path: Path, others: Iterable[Path] = (), counted: bool = True) -> None:
+        self.path, self._counted = path, counted
         path.parent.mkdir(parents=True, exist_ok=True)
         # Two connections: a reader must not wait while the writer's thread waits for the disk.
         self._writer, self._write_lock = _open(path), threading.Lock()
-        self._readers = [_open(path), *(_open(other) for other in others)]
+        self._readers = [_open(path), *map(_open_other, others)]
         self._waiting: list[tuple[list[Row], asyncio.Future[None]]] = []
         self._flush: asyncio.Task[None] | None = None
 
@@ -93,24 +101,55 @@ class Journal:
         """Answers in all files; one that stands in two counts twice."""
         return sum(reader.execute("SELECT count(*) FROM calls").fetchone()[0] for reader in self._readers)
 
+    @property
+    def empty(self) -> bool:
+        """Whether no file holds an answer. Cheaper than to count them."""
+        return not any(reader.execute("SELECT 1 FROM calls LIMIT 1").fetchone() for reader in self._readers)
+
     def get(self, key: str) -> Reply | None:
-        for reader in self._readers:
-            row = reader.execute(
-                "SELECT answer, finish_reason, input_tokens, output_tokens FROM calls WHERE key = ?", (key,)
-            ).fetchone()
-            if row:
-                return Reply(*row)
-        return None
+        row = self._first("SELECT answer, finish_reason, input_tokens, output_tokens FROM calls WHERE key = ?", key)
+        return Reply(*row) if row else None
+
+    def knows(self, key: str) -> bool:
+        """Whether `get` has something, without reading it."""
+        return self._first("SELECT 1 FROM calls WHERE key = ?", key) is not None
 
     def spent(self) -> dict[str, tuple[int, int]]:
-        """Tokens (in, out) of everything that was ever paid for, by role."""
+        """Tokens (in, out) of everything that was ever paid for, by role; of `others` only if they are `counted`."""
         total: dict[str, tuple[int, int]] = {}
-        for reader in self._readers:
-            query = "SELECT role, sum(input_tokens), sum(output_tokens) FROM calls GROUP BY role"
-            for role, read, written in reader.execute(query):
-                before = total.get(role, (0, 0))
-                total[role] = before[0] + read, before[1] + written
+        for role, _, read, written in self._sums(self._readers if self._counted else self._readers[:1]):
+            before = total.get(role, (0, 0))
+            total[role] = before[0] + read, before[1] + written
         return total
+
+    def means(self, fewest: int) -> dict[str, tuple[float, float]]:
+        """Mean tokens (in, out) of an answer, of the roles that have at least `fewest` in one file or more."""
+        total: dict[str, list[int]] = {}
+        for role, *sums in self._sums(self._readers):
+            total[role] = [a + b for a, b in zip(total.get(role, [0, 0, 0]), sums, strict=True)]
+        return {
+            role: (read / calls, written / calls) for role, (calls, read, written) in total.items() if calls >= fewest
+        }
+
+    def form(self, address: str, model: str) -> str | None:
+        """The form of request that the model took last, if a run has found it out."""
+        row = self._first("SELECT form FROM formats WHERE address = ? AND model = ?", address, model)
+        return row[0] if row else None
+
+    def put_form(self, address: str, model: str, form: str) -> None:
+        """Keep the form of request that a model takes."""
+        self._write("INSERT OR REPLACE INTO formats VALUES (?, ?, ?)", [(address, model, form)])
+
+    def _first(self, query: str, *values: str) -> tuple | None:
+        found = (reader.execute(query, values).fetchone() for reader in self._readers)
+        return next((row for row in found if row), None)
+
+    @staticmethod
+    def _sums(readers: Iterable[sqlite3.Connection]) -> Iterator[tuple[str, int, int, int]]:
+        """role, answers, tokens in, tokens out: of each file."""
+        query = "SELECT role, count(*), sum(input_tokens), sum(output_tokens) FROM calls GROUP BY role"
+        for reader in readers:
+            yield from reader.execute(query)
 
     def put(self, key: str, role: str, model: str, reply: Reply) -> None:
         """Return only when the answer is on the disk.
@@ -154,14 +193,48 @@ class Journal:
             (key, role, model, reply.text, reply.finish_reason, reply.input_tokens, reply.output_tokens, now)
             for key, role, model, reply in rows
         ]
+        self._write("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def _write(self, statement: str, rows: list[tuple]) -> None:
         try:
             with self._write_lock, self._writer:
                 self._writer.execute("BEGIN IMMEDIATE")
-                self._writer.executemany("INSERT OR REPLACE INTO calls VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+                self._writer.executemany(statement, rows)
         except (sqlite3.Error, UnicodeEncodeError) as error:
             raise PipelineError(
                 f"cannot write {self.path}: {error}", fix="see the disk; then give the command again"
             ) from error
+
+
+def _open_other(path: Path) -> sqlite3.Connection:
+    """A journal that is only read. One without a log is opened as a file that nobody changes: no file appears beside
+    it, several machines may do so, and hundreds of shards do not run into the limit of open files."""
+    log = path.with_name(f"{path.name}-wal")
+    if log.is_file() and log.stat().st_size:
+        return _open(path)
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None, check_same_thread=False
+        )
+        if _check_format(path, connection) == FORMAT:
+            return connection
+    except sqlite3.Error as error:
+        raise _damaged(path, error) from error
+    connection.close()
+    return _open(path)  # of an earlier version: it lacks a table
+
+
+def _check_format(path: Path, connection: sqlite3.Connection) -> int:
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if found > FORMAT:
+        raise PipelineError(f"{path} was written by a newer version", fix="update your checkout")
+    return found
+
+
+def _damaged(path: Path, error: sqlite3.Error) -> PipelineError:
+    if "unable to open" in str(error):
+        return PipelineError(f"{path} cannot be opened: {error}", fix="see its permissions, and `ulimit -n`")
+    return PipelineError(f"{path} is damaged: {error}", fix="move it away; the calls in it will be made again")
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -169,14 +242,9 @@ def _open(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found > FORMAT:
-            raise PipelineError(f"{path} was written by a newer version", fix="update your checkout")
-        if found < FORMAT:
-            connection.execute(_TABLE)
+        if _check_format(path, connection) < FORMAT:
+            connection.executescript(_TABLES)
             connection.execute(f"PRAGMA user_version={FORMAT}")
     except sqlite3.Error as error:
-        raise PipelineError(
-            f"{path} is damaged: {error}", fix="move it away; the calls in it will be made again"
-        ) from error
+        raise _damaged(path, error) from error
     return connection

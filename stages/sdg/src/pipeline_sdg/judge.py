@@ -14,7 +14,7 @@ from pipeline_sdg.exchange import Exchange, Fault
 from pipeline_sdg.forms import TEXT, object_of, one_line
 from pipeline_sdg.pairs import Pair
 from pipeline_sdg.parsing import parse_object
-from pipeline_sdg.templates import render
+from pipeline_sdg.templates import DEFAULT, Prompts
 
 CRITERIA = ("relevance", "accuracy", "context_support", "clarity")
 LOWEST, HIGHEST = 1, 10
@@ -31,10 +31,10 @@ def unjudged(reason: str) -> Evaluation:
     return {**none, "overall": {"score": None, "assessment": f"unjudged: {reason}"}, "improvements": ""}
 
 
-def exchange(pair: Pair, chunks: list[Chunk]) -> Exchange:
+def exchange(pair: Pair, chunks: list[Chunk], prompts: Prompts = DEFAULT) -> Exchange:
     """The request for one pair's evaluation."""
     beside = neighbours(pair, chunks)
-    prompt = render(
+    prompt = prompts.render(
         "judge",
         passages=shown(cited(pair, chunks)),
         neighbours=f"\nNEIGHBOURS (not cited)\n{shown(beside)}\n" if beside else "",
@@ -63,8 +63,13 @@ def neighbours(pair: Pair, chunks: list[Chunk]) -> list[Chunk]:
 
 
 def shown(chunks: list[Chunk]) -> str:
-    """Chunks as a prompt shows them: the number, then the text."""
-    return "\n\n".join(f"[{chunk['chunk_id']}] {chunk['text']}" for chunk in chunks)
+    """Chunks as a prompt shows them: the number, the title, then the text."""
+    return "\n\n".join(f"[{chunk['chunk_id']}] {with_title(chunk)}" for chunk in chunks)
+
+
+def with_title(chunk: Chunk) -> str:
+    """The text under its title (the path of headings), as a search index has it."""
+    return f"{chunk['title']}\n{chunk['text']}" if chunk.get("title") else chunk["text"]
 
 
 def schema() -> dict[str, Any]:

@@ -17,16 +17,22 @@ from pipeline_sdg.judge import Evaluation, unjudged
 from pipeline_sdg.llm import Caller
 from pipeline_sdg.pairs import Pair
 from pipeline_sdg.relevance import Label
+from pipeline_sdg.templates import DEFAULT, Prompts
 
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """What is asked; the fields have the names of the configuration's keys."""
+    """What is asked, and with which words.
+
+    Attributes:
+        prompts: those of the pair's document (`Profiles.of`). The other fields are keys of the configuration.
+    """
 
     quality_judge: Literal["llm", "none"] = "llm"
     check_answers: bool = False
     hop_check: Literal["off", "keep", "relabel", "drop"] = "off"
     repair: bool = True
+    prompts: Prompts = DEFAULT
 
 
 @dataclass
@@ -61,16 +67,16 @@ async def label(
     if result.pair is None:
         return result
     if plan.quality_judge == "llm":
-        outcome = await _ask(caller, result, judge.exchange(result.pair, chunks), plan)
+        outcome = await _ask(caller, result, judge.exchange(result.pair, chunks, plan.prompts), plan)
         failed = outcome.faults[0].reason if outcome.faults else "no answer"
         result.evaluation = outcome.good[0] if outcome.good else unjudged(failed)
     if plan.check_answers:
-        outcome = await _ask(caller, result, answerability.exchange(result.pair, chunks), plan)
+        outcome = await _ask(caller, result, answerability.exchange(result.pair, chunks, plan.prompts), plan)
         verdict = outcome.good[0] if outcome.good else None
         result.evaluation = answerability.with_verdict(result.evaluation, verdict)
     if found:
         labels: list[Label] = []
-        for request in relevance.exchanges(result.pair, found):
+        for request in relevance.exchanges(result.pair, found, plan.prompts):
             labels += (await _ask(caller, result, request, plan)).good
         result.pair = relevance.with_positives(result.pair, labels)
     return result
@@ -78,7 +84,7 @@ async def label(
 
 async def _hops(caller: Caller, result: Labelled, pair: Pair, chunks: list[Chunk], plan: LabelPlan) -> None:
     needed = hops.settled(pair)
-    request = hops.exchange(pair, chunks)
+    request = hops.exchange(pair, chunks, plan.prompts)
     if request:
         outcome = await _ask(caller, result, request, plan)
         needed = outcome.good[0] if outcome.good else None
@@ -87,6 +93,6 @@ async def _hops(caller: Caller, result: Labelled, pair: Pair, chunks: list[Chunk
 
 
 async def _ask(caller: Caller, result: Labelled, request: Exchange, plan: LabelPlan) -> Outcome:
-    outcome = await ask(caller, request, plan.repair)
+    outcome = await ask(caller, request, plan.repair, plan.prompts)
     result.asked.append((request, outcome))
     return outcome

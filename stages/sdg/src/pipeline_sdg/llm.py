@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
@@ -17,13 +14,15 @@ import numpy as np
 
 from pipeline.errors import PipelineError
 from pipeline_sdg.calls.batch import BatchApi
+from pipeline_sdg.calls.budget import Budget
 from pipeline_sdg.calls.channel import Channel
 from pipeline_sdg.calls.chat import ChatModel
 from pipeline_sdg.calls.errors import CallFailed, NotAccepted
 from pipeline_sdg.calls.formats import SCHEMA, Message, Schema, with_format
+from pipeline_sdg.calls.options import CallOptions, Sampling
 from pipeline_sdg.calls.redaction import Redactor
 from pipeline_sdg.calls.replies import vector_replies
-from pipeline_sdg.calls.usage import Budget, Prices, RoleUsage, estimated_tokens
+from pipeline_sdg.calls.usage import Prices, RoleUsage, estimated_tokens
 from pipeline_sdg.endpoints import EMBEDDED, Endpoint
 from pipeline_sdg.journal import Journal, Reply, call_key
 
@@ -32,34 +31,6 @@ __all__ = ["EMBED_BATCH", "CallFailed", "CallOptions", "Caller", "Message", "Rol
 log = logging.getLogger("pipeline")
 
 EMBED_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Sampling:
-    temperature: float = 0.6
-    top_p: float = 0.95
-    max_tokens: int | None = None
-    seed: int | None = None
-
-    def body(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if value is not None}
-
-
-@dataclass(frozen=True)
-class CallOptions:
-    """How calls are made; nothing here changes an answer but `redact`.
-
-    `parallel` calls at once for each provider; `batch_folder` set: chat calls go through the batch API, whose state
-    is kept there.
-    """
-
-    parallel: int = 4
-    requests_per_minute: int | None = None
-    max_tokens_total: int | None = None
-    max_cost: float | None = None
-    prices: Mapping[str, Any] = field(default_factory=dict)
-    redact: tuple[str, ...] = ()
-    batch_folder: Path | None = None
 
 
 class Caller:
@@ -82,6 +53,7 @@ class Caller:
     ) -> None:
         options = options or CallOptions()
         self._journal, self._sampling = journal, sampling.body()
+        self.first_run = journal.empty
         self._endpoints = {item.role: item for item in endpoints}
         self.usage = {role: RoleUsage(item.provider, item.model) for role, item in self._endpoints.items()}
         self._prices = Prices(options.prices, self.usage)
@@ -94,7 +66,7 @@ class Caller:
                 self._channels[item.base_url, item.key] = Channel(
                     item, timeout, max_retries, options.parallel, options.requests_per_minute
                 )
-            self._models.setdefault((item.base_url, item.model), ChatModel(self._channel(item)))
+            self._models.setdefault((item.base_url, item.model), ChatModel(self._channel(item), journal, item))
         self._batch = BatchApi(options.batch_folder, journal) if options.batch_folder else None
         self._under_way: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -118,21 +90,25 @@ class Caller:
             PipelineError: the endpoint as a whole does not work.
         """
         endpoint, usage = self._endpoints[role], self.usage[role]
-        sampling = self._sampling | ({"max_tokens": max_tokens} if max_tokens else {})
-        messages, redacted = self._redacted(endpoint, messages)
-        key = call_key(
-            role=role, model=endpoint.model, endpoint=endpoint.identity, messages=messages, schema=schema, **sampling
-        )
+        body, redacted = self._body(endpoint, messages, max_tokens)
+        key = _chat_key(endpoint, body, schema)
         async with self._under_way.setdefault(key, asyncio.Lock()):  # the same document twice is asked about once
             known = self._journal.get(key)
             if known:
                 usage.count(known, reused=True)
                 return known
-            body = {"model": endpoint.model, "messages": messages, **sampling}
             reply = await self._paid(endpoint, key, body, schema)
             usage.redacted += redacted
             usage.count(reply, reused=False)
             return reply
+
+    def knows(self, role: str, messages: list[Message], schema: Schema, max_tokens: int | None = None) -> bool:
+        """Whether an earlier run has the answer that `chat` would give. On a first run this costs nothing."""
+        if self.first_run:
+            return False
+        endpoint = self._endpoints[role]
+        body, _ = self._body(endpoint, messages, max_tokens)
+        return self._journal.knows(_chat_key(endpoint, body, schema))
 
     async def embed(self, role: str, texts: list[str], kind: Literal["query", "passage"] = "query") -> np.ndarray:
         """Vectors (len(texts), dimension) float32; only texts the journal does not know are sent.
@@ -152,8 +128,7 @@ class Caller:
             call_key(role=role, model=endpoint.model, endpoint=endpoint.identity, text=text, **of) for text in texts
         ]
         found = {key: reply for key in keys if (reply := self._journal.get(key))}
-        usage.calls_reused += math.ceil(len(found) / EMBED_BATCH)
-        usage.reused_input_tokens += sum(reply.input_tokens for reply in found.values())
+        usage.count_vectors(found.values(), EMBED_BATCH)
         missing = [(key, text) for key, text in dict(zip(keys, texts, strict=True)).items() if key not in found]
         if missing:
             usage.redacted += redacted
@@ -171,6 +146,12 @@ class Caller:
                 f"{role} at {endpoint.base_url}: vectors of different lengths", fix="is it one model? see embed_model"
             )
         return np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)
+
+    def _body(self, endpoint: Endpoint, messages: list[Message], max_tokens: int | None) -> tuple[dict[str, Any], int]:
+        """A request without its form, as it may leave this machine, and how many places were taken out."""
+        messages, redacted = self._redacted(endpoint, messages)
+        sampling = self._sampling | ({"max_tokens": max_tokens} if max_tokens else {})
+        return {"model": endpoint.model, "messages": messages, **sampling}, redacted
 
     def _redacted(self, endpoint: Endpoint, messages: list[Message]) -> tuple[list[Message], int]:
         """The messages as they may leave this machine, and how many places were taken out."""
@@ -191,7 +172,7 @@ class Caller:
         role, usage = endpoint.role, self.usage[endpoint.role]
         batch = self._batch if endpoint.provider != EMBEDDED else None
         prompt = estimated_tokens(sum(len(message["content"]) for message in body["messages"]))
-        reserved = self.budget.reserve(role, prompt, body.get("max_tokens"))
+        reserved = await self.budget.reserve(role, prompt, body.get("max_tokens"))
         used = (0, 0)
         try:
             if batch:
@@ -219,7 +200,7 @@ class Caller:
     async def _embed(self, endpoint: Endpoint, batch: dict[str, str], kind: str) -> dict[str, Reply]:
         """The vectors of one request, kept on disk."""
         role, usage = endpoint.role, self.usage[endpoint.role]
-        reserved = self.budget.reserve(role, estimated_tokens(sum(map(len, batch.values()))), 0)
+        reserved = await self.budget.reserve(role, estimated_tokens(sum(map(len, batch.values()))), 0)
         used = (0, 0)
         extra = {"input_type": kind, "truncate": "NONE"} if endpoint.provider == "nvidia" else {}
         body = {"model": endpoint.model, "input": list(batch.values()), "encoding_format": "float", **extra}
@@ -238,3 +219,7 @@ class Caller:
         usage.calls_made += 1
         usage.input_tokens += used[0]
         return replies
+
+
+def _chat_key(endpoint: Endpoint, body: dict[str, Any], schema: Schema) -> str:
+    return call_key(role=endpoint.role, endpoint=endpoint.identity, schema=schema, **body)

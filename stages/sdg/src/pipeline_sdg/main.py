@@ -3,82 +3,126 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import json
 import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from pipeline.errors import PipelineError
+from pipeline.run.files import write_json
+from pipeline.run.lock import holder_text, is_locked
 from pipeline.run.stage import StageResult, StageRun, run_stage
 from pipeline.schemas.sdg import SdgConfig
 from pipeline_sdg import documents, output
-from pipeline_sdg.chunking import Passage, Window, chunk_document, coverage, spread, title_of, windows_of
-from pipeline_sdg.documents import Document, Survey
-from pipeline_sdg.endpoints import ARTIFACTS, EMBED, JUDGE, QA, Endpoint
-from pipeline_sdg.generation import GenerationPlan, WindowResult, drop_duplicates, generate, label_all
+from pipeline_sdg.calls.usage import Prices, estimated_tokens, total_cost
+from pipeline_sdg.documents import Survey
+from pipeline_sdg.endpoints import ARTIFACTS, EMBED, Endpoint
+from pipeline_sdg.estimate import ENOUGH_REPLIES, described, estimate, warnings
+from pipeline_sdg.funnel import Funnel
+from pipeline_sdg.generation import GenerationPlan, find_repeats, generate, label_all
 from pipeline_sdg.journal import Journal
-from pipeline_sdg.journals import open_journal
-from pipeline_sdg.judge import Evaluation
+from pipeline_sdg.journals import open_journal, running_shards, unfinished_shards
 from pipeline_sdg.labels import LabelPlan
-from pipeline_sdg.llm import EMBED_BATCH, Caller, CallOptions, RoleUsage, Sampling
+from pipeline_sdg.llm import Caller, CallOptions, RoleUsage, Sampling
 from pipeline_sdg.local_encoder import LOCAL, LocalEncoder
-from pipeline_sdg.pairs import Pair, PairRules
+from pipeline_sdg.output import Made
+from pipeline_sdg.pairs import PairRules
 from pipeline_sdg.pooling import Pool
 from pipeline_sdg.roles import check_may_leave, endpoints_of, served
+from pipeline_sdg.templates import Profiles
+from pipeline_sdg.units import Asked, Units
 from pipeline_sdg.vectors import Embed
 
 _WRITING_AT_ONCE, _BATCHED_AT_ONCE = 16, 4096
+BATCHES = "batches"
+LONG_PROMPT = 16_000
+"""Tokens of one call from which on few models read all of it with care."""
 
 
-@dataclass
-class Generated:
-    """Everything the models gave, before it is sorted into records."""
+@dataclass(frozen=True)
+class Paid:
+    """What the calls of this run took."""
 
-    results: list[WindowResult]
-    kept: list[tuple[WindowResult, Pair, Evaluation]]
     usage: dict[str, RoleUsage]
     seconds: float
 
 
 def main(config: SdgConfig, run: StageRun) -> StageResult:
     """Read `config.corpus_dir`, ask the models about it, and write records that `prep` understands."""
-    corpus = documents.survey(config)
-    texts = list(documents.documents(config))
-    passages = {document.path: chunk_document(document, config) for document in texts}
-    every = [
-        window
-        for document in texts
-        for window in windows_of(
-            document.path, title_of(document), passages[document.path], config.window_chunks, config.window_tokens
-        )
-    ]
-    windows = spread(every, config.max_windows)
-    if len(windows) < len(every):
-        run.log.info(f"asking about {len(windows)} of {len(every)} windows, spread evenly (max_windows; null for all)")
+    profiles = Profiles(config.prompt_profile, config.prompt_profiles)
+    _check_others(config, run)
+    corpus = documents.survey(config, run.folder)
+    units = Units(corpus, config, run.folder)
+    asked = Asked(units, config)
     endpoints = endpoints_of(config, run.command_line)
-    _announce(run, config, corpus, windows, endpoints)
-    check_may_leave(endpoints, corpus, config.allow_remote)
+    with open_journal(run.folder, Path(config.output_dir), config.resume) as journal:
+        _announce(run, config, corpus, units, asked, endpoints, journal)
+        check_may_leave(endpoints, corpus, config.allow_remote)
+        with served(endpoints, config.max_parallel_requests_for_gen, config.embedded_threads) as addressed:
+            made, paid = asyncio.run(_generate(config, profiles, units, asked, addressed, journal, run.folder))
+    return _preview(run, config, made) if config.preview else _write(run, config, corpus, made, paid)
 
-    parallel = config.max_parallel_requests_for_gen
-    with (
-        open_journal(run.folder, resume=config.resume) as journal,
-        served(endpoints, parallel, config.embedded_threads) as addressed,
-    ):
-        made = asyncio.run(_generate(config, windows, passages, addressed, journal, run.folder))
 
-    return _write(run, config, texts, passages, made)
+def _check_others(config: SdgConfig, run: StageRun) -> None:
+    """The run of a folder puts its shards' answers together: are they all there? And none begins meanwhile.
+
+    Raises:
+        PipelineError: another part of this run is under way, or a batch of a shard is.
+    """
+    root = Path(config.output_dir)
+    if run.folder != root:
+        if is_locked(root):
+            raise PipelineError(f"{root} is under way: {holder_text(root)}", fix="wait for it")
+        return
+    if running := running_shards(root):
+        raise PipelineError(f"under way: {', '.join(running)}", fix="wait for it, then give the command again")
+    for folder in unfinished_shards(root):
+        if config.batch_api and any((root / folder / BATCHES).glob("*")):
+            raise PipelineError(
+                f"{root / folder} has batches under way at the provider, which are paid for",
+                fix="finish that shard first, with the command that began it",
+            )
+        run.log.warning(f"warning: {folder} is not finished; what is missing is asked for here")
 
 
 async def _generate(
     config: SdgConfig,
-    windows: list[Window],
-    passages: dict[str, list[Passage]],
+    profiles: Profiles,
+    units: Units,
+    asked: Asked,
     endpoints: list[Endpoint],
     journal: Journal,
     folder: Path,
-) -> Generated:
-    """Ask for pairs, drop duplicates, judge what is left: in this order, so that no duplicate is judged."""
+) -> tuple[Made, Paid]:
+    """Ask for pairs, drop duplicates, label what is left: in this order, so that no duplicate is judged."""
     started = time.monotonic()
+    plan = _plan(config, profiles, endpoints)
+    labels = LabelPlan(config.quality_judge, config.check_answers, config.hop_check, config.repair)
+    sampling = Sampling(config.temperature, config.top_p, config.max_tokens, config.seed)
+    workers = _workers(config)
+    options = _call_options(config, folder)
+    async with Caller(endpoints, journal, sampling, config.timeout, config.max_retries, options) as caller:
+        complete = False
+        try:
+            results = await generate(asked, plan, caller, workers, folder)
+            embed = _embedder(config, caller)
+            rows = await find_repeats(
+                results, config.similarity_threshold, embed, folder, hops_may_drop=config.hop_check == "drop"
+            )
+            pool = None
+            if config.pooled_judging and len(rows):  # a preview does not pay for the vectors of the whole corpus
+                pool = await Pool.build(units.passages(), folder, None if config.preview else embed)
+            judged = await label_all(
+                rows, results, asked, labels, profiles, caller, workers, pool, config.pooled_judging, folder
+            )
+            complete = True
+        finally:  # what was paid for is said, however the run ends
+            output.write_usage(folder, caller.usage, complete)
+    return Made(units, asked, results, rows, judged), Paid(caller.usage, time.monotonic() - started)
+
+
+def _plan(config: SdgConfig, profiles: Profiles, endpoints: list[Endpoint]) -> GenerationPlan:
     rules = PairRules(
         num_pairs=config.num_pairs,
         query_counts=config.query_counts,
@@ -87,31 +131,20 @@ async def _generate(
         max_hops=config.max_hops,
         min_complexity=config.min_complexity,
         num_sections=config.num_sections,
+        visual=config.visual,
+        query_styles=config.query_styles,
+        personas=config.personas,
+        strategy=config.bundle_strategy,
     )
-    roles = {item.role for item in endpoints}
-    plan = GenerationPlan(
-        rules, config.qa_format, ARTIFACTS in roles, config.max_artifacts_per_type, config.repair, config.window_tokens
+    return GenerationPlan(
+        rules,
+        profiles,
+        config.qa_format,
+        any(item.role == ARTIFACTS for item in endpoints),
+        config.max_artifacts_per_type,
+        config.repair,
+        config.window_tokens,
     )
-    labels = LabelPlan(config.quality_judge, config.check_answers, config.hop_check, config.repair)
-    sampling = Sampling(config.temperature, config.top_p, config.max_tokens, config.seed)
-    workers = _workers(config)
-    async with Caller(
-        endpoints, journal, sampling, config.timeout, config.max_retries, _call_options(config, folder)
-    ) as caller:
-        results = await generate(windows, plan, caller, workers)
-        embed = _embedder(config, caller, roles)
-        kept = await drop_duplicates(results, config.similarity_threshold, embed, folder)
-        pool = None
-        if config.pooled_judging and kept:
-            every = ((item.chunk.get("title", ""), item.chunk["text"]) for found in passages.values() for item in found)
-            pool = await Pool.build(every, folder, embed)
-        labelled = await label_all(kept, labels, caller, workers, pool, config.pooled_judging)
-    pairs = [
-        (result, done.pair, done.evaluation)
-        for (result, _), done in zip(kept, labelled, strict=True)
-        if done.pair is not None
-    ]
-    return Generated(results, pairs, caller.usage, time.monotonic() - started)
 
 
 def _call_options(config: SdgConfig, folder: Path) -> CallOptions:
@@ -122,7 +155,7 @@ def _call_options(config: SdgConfig, folder: Path) -> CallOptions:
         max_cost=config.max_cost,
         prices=config.prices,
         redact=tuple(config.redact),
-        batch_folder=folder / "batches" if config.batch_api else None,
+        batch_folder=folder / BATCHES if config.batch_api else None,
     )
 
 
@@ -134,9 +167,9 @@ def _workers(config: SdgConfig) -> int:
     return _BATCHED_AT_ONCE if config.batch_api else config.max_parallel_requests_for_gen + _WRITING_AT_ONCE
 
 
-def _embedder(config: SdgConfig, caller: Caller, roles: set[str]) -> Embed | None:
+def _embedder(config: SdgConfig, caller: Caller) -> Embed | None:
     """What makes vectors of questions and passages; None compares their words."""
-    if EMBED in roles:
+    if EMBED in caller.usage:
         return partial(caller.embed, EMBED)
     if config.embed_provider == LOCAL and config.embed_model:
         return LocalEncoder(config.embed_model).embed
@@ -144,112 +177,137 @@ def _embedder(config: SdgConfig, caller: Caller, roles: set[str]) -> Embed | Non
 
 
 def _announce(
-    run: StageRun, config: SdgConfig, corpus: Survey, windows: list[Window], endpoints: list[Endpoint]
+    run: StageRun,
+    config: SdgConfig,
+    corpus: Survey,
+    units: Units,
+    asked: Asked,
+    endpoints: list[Endpoint],
+    journal: Journal,
 ) -> None:
     """Say what was found and what the run will ask for, before the first call."""
     for line in documents.describe(corpus):
         run.log.info(line)
     for line in documents.warnings(corpus):
         run.log.warning(f"warning: {line}")
-    if config.qa_format == "full" and config.reasoning_counts.get("visual"):
-        run.log.info("reasoning type `visual` is not asked for (text has no pictures); the others take its share")
-    pairs = len(windows) * config.num_pairs
-    calls = {ARTIFACTS: len(windows), QA: len(windows), EMBED: math.ceil(pairs / EMBED_BATCH), JUDGE: pairs}
-    if config.qa_format == "questions":
-        calls[QA] = pairs
-    asked = (config.quality_judge == "llm", config.check_answers, config.hop_check != "off", config.pooled_judging > 0)
-    calls[JUDGE] = pairs * sum(asked)
-    run.log.info(f"plan: {len(corpus.entries)} documents, {len(windows)} windows, about {pairs} pairs")
+    if config.qa_format == "full" and config.reasoning_counts.get("visual") and not config.visual:
+        run.log.info("reasoning type `visual` is not asked for (visual=true asks); the others take its share")
+    if len(asked) < units.windows:
+        why = "preview" if config.preview else f"shard={config.shard}" if config.shard else "max_windows, spread evenly"
+        run.log.info(f"asking about {len(asked)} of {units.windows} windows ({why})")
+    bundles = f" in {len(units)} bundles" if config.multi_doc else ""
+    _warn_of_long_prompts(run, config, units)
+    run.log.info(f"plan: {len(corpus.entries)} documents{bundles}, {len(asked)} windows")
     for item in endpoints:
-        where = item.base_url or "this machine"
-        run.log.info(f"plan: {item.role}: about {calls[item.role]} calls to {item.model} at {where}")
+        run.log.info(f"plan: {item.role}: {item.model} at {item.base_url or 'this machine'}")
+    roles = [item.role for item in endpoints]
+    needs, prices = estimate(asked.sizes(), config, roles, journal.means(ENOUGH_REPLIES)), Prices(config.prices, roles)
+    for line in described(needs, prices):
+        run.log.info(f"plan: {line}")
+    for line in warnings(needs, prices, config):
+        run.log.warning(f"warning: {line}")
 
 
-def _write(
-    run: StageRun, config: SdgConfig, texts: list[Document], passages: dict[str, list[Passage]], made: Generated
-) -> StageResult:
-    """Sort the pairs into one record per document and write the stage's files."""
-    results: dict[str, list[WindowResult]] = {document.path: [] for document in texts}
-    kept: dict[str, list[tuple[Pair, Evaluation]]] = {document.path: [] for document in texts}
-    for result in made.results:
-        results[result.window.document].append(result)
-    for result, pair, evaluation in made.kept:
-        kept[result.window.document].append((pair, evaluation))
-    records = [
-        output.build_record(
-            document,
-            [passage.chunk for passage in passages[document.path]],
-            results[document.path],
-            kept[document.path],
-            config.num_sections,
+def _warn_of_long_prompts(run: StageRun, config: SdgConfig, units: Units) -> None:
+    name, characters = units.longest if units.windows else ("", 0)
+    if config.window_tokens is None and estimated_tokens(characters) > LONG_PROMPT:
+        run.log.warning(
+            f"warning: {name}: one call would show about {estimated_tokens(characters):,} tokens and get "
+            f"{config.num_pairs} pairs: set window_tokens (such as 2000)"
         )
-        for document in texts
-    ]
-    rejections = [item for result in made.results for item in result.rejections]
-    outputs = output.write_records(run.folder, records, config.batch_size)
-    outputs.append(output.write_usage(run.folder, made.usage))
-    outputs.append(output.write_rejections(run.folder, rejections))
-    counts = output.counts_of(records, rejections) | _coverage(results, kept)
-    unanswered = sum(result.unanswered for result in made.results)
-    if unanswered:
-        run.log.warning(f"warning: {unanswered} windows got no answer at all; rejected.jsonl says why")
+
+
+def _preview(run: StageRun, config: SdgConfig, made: Made) -> StageResult:
+    """Show the first window's pairs in their record, which goes into a folder of its own."""
+    funnel = Funnel()
+    [shown] = output.outputs_of(made, funnel)
+    record = shown.record(config)
+    path = write_json(run.folder / output.PREVIEW, record | {"rejected": shown.rejections})
+    print(json.dumps({name: value for name, value in record.items() if name != "text"}, ensure_ascii=False, indent=2))
     return StageResult(
-        outputs=outputs,
-        counts={**counts, "windows_unanswered": unanswered},
-        metrics=_metrics(made),
-        headline=_headline(counts, rejections, made),
-        next_command=f"pipeline {run.family.name} prep{run.config_hint}",
-        failure=None if counts["pairs_kept"] else "no usable pair was made: see rejected.jsonl for the reasons",
+        outputs=[path, run.folder / output.USAGE],
+        counts=dict(funnel.counts),
+        headline=[("pairs", _pairs_line(funnel)), ("rejected", _rejected_line(funnel))],
+        next_command=f"pipeline {run.family.name} sdg{run.config_hint}",
     )
 
 
-def _metrics(made: Generated) -> dict[str, float]:
-    tokens = sum(item.output_tokens for item in made.usage.values())
-    return {
-        "calls_made": sum(item.calls_made for item in made.usage.values()),
-        "calls_reused": sum(item.calls_reused for item in made.usage.values()),
-        "input_tokens": sum(item.input_tokens for item in made.usage.values()),
-        "output_tokens": tokens,
-        "output_tokens_per_second": round(tokens / made.seconds, 1) if made.seconds > 0 else 0.0,
-    }
+def _write(run: StageRun, config: SdgConfig, corpus: Survey, made: Made, paid: Paid) -> StageResult:
+    """Write the stage's files and say what they hold."""
+    funnel = Funnel()
+    outputs = output.write_all(run.folder, made, config, funnel)
+    outputs += [output.write_funnel(run.folder, funnel.report(corpus, paid.usage)), run.folder / output.USAGE]
+    counts = {name: funnel.counts[name] for name in output.COUNTED}
+    if counts["windows_unanswered"]:
+        run.log.warning(
+            f"warning: {counts['windows_unanswered']} windows got no answer at all; rejected.jsonl says why"
+        )
+    return StageResult(
+        outputs=outputs,
+        counts=counts,
+        metrics=_metrics(paid),
+        headline=_headline(funnel, paid),
+        next_command=_next_command(run, config),
+        failure=_nothing_made(counts),
+    )
 
 
-def _coverage(results: dict[str, list[WindowResult]], kept: dict[str, list[tuple[Pair, Evaluation]]]) -> dict[str, int]:
-    """How many passages were shown to a model, and how many of them a question cites."""
-    found = [
-        coverage([result.window for result in windows], [pair["segment_ids"] for pair, _ in kept[name]])
-        for name, windows in results.items()
-    ]
-    return {
-        "passages_asked_about": sum(item.chunks for item in found),
-        "passages_with_question": sum(item.covered for item in found),
-    }
+def _nothing_made(counts: dict[str, int]) -> str | None:
+    """A shard may have nothing to ask about, which is no failure."""
+    if counts["pairs_kept"] or not counts["windows"]:
+        return None
+    return "no usable pair was made: see rejected.jsonl for the reasons"
 
 
-def _headline(counts: dict[str, int], rejections: list, made: Generated) -> list[tuple[str, str]]:
-    metrics = _metrics(made)
-    rejected = f"{len(rejections):,}"
-    if rejections:
-        rejected += f" ({output.top_reasons(rejections)})"
-    return [
+def _next_command(run: StageRun, config: SdgConfig) -> str:
+    if config.shard:
+        return f"the other shards, then pipeline {run.family.name} sdg{run.config_hint} without shard"
+    return f"pipeline {run.family.name} prep{run.config_hint}"
+
+
+def _metrics(paid: Paid) -> dict[str, float]:
+    names = ("calls_made", "calls_reused", "calls_failed", "repair_turns", "input_tokens", "output_tokens")
+    totals: dict[str, float] = {name: sum(getattr(item, name) for item in paid.usage.values()) for name in names}
+    totals["output_tokens_per_second"] = round(totals["output_tokens"] / max(paid.seconds, 1e-9), 1)
+    cost = total_cost(paid.usage)
+    return totals if cost is None else totals | {"cost": cost}
+
+
+def _headline(funnel: Funnel, paid: Paid) -> list[tuple[str, str]]:
+    counts, metrics = funnel.counts, _metrics(paid)
+    rows = [
         ("documents", f"{counts['documents']:,} ({counts['passages']:,} passages)"),
         (
             "coverage",
             f"{counts['passages_with_question']:,} of {counts['passages_asked_about']:,} passages asked about",
         ),
+        ("pairs", _pairs_line(funnel)),
+        ("rejected", _rejected_line(funnel)),
         (
-            "pairs",
-            f"{counts['pairs_generated']:,} generated, {counts['pairs_kept']:,} kept, "
-            f"{counts['pairs_unjudged']:,} of them unjudged",
+            "calls",
+            f"{metrics['calls_made']:,} made, {metrics['calls_reused']:,} taken from the journal, "
+            f"{metrics['repair_turns']:,} repair turns, {metrics['calls_failed']:,} failed",
         ),
-        ("rejected", rejected),
-        ("calls", f"{metrics['calls_made']:,} made, {metrics['calls_reused']:,} taken from the journal"),
         (
             "tokens",
             f"{metrics['input_tokens']:,} in, {metrics['output_tokens']:,} out "
             f"({metrics['output_tokens_per_second']:,} out/s)",
         ),
     ]
+    return rows + ([("cost", f"{metrics['cost']:.4g}")] if "cost" in metrics else [])
+
+
+def _pairs_line(funnel: Funnel) -> str:
+    counts = funnel.counts
+    return (
+        f"{counts['pairs_generated']:,} generated, {counts['pairs_kept']:,} kept, "
+        f"{counts['pairs_unjudged']:,} of them unjudged"
+    )
+
+
+def _rejected_line(funnel: Funnel) -> str:
+    rejected = f"{funnel.counts['rejected']:,}"
+    return f"{rejected} ({funnel.top_reasons()})" if funnel.counts["rejected"] else rejected
 
 
 def cli() -> None:

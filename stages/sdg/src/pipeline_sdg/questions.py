@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Literal
 
 from pipeline_sdg.chunking import Window
@@ -19,7 +20,9 @@ from pipeline_sdg.exchange import Exchange, Fault
 from pipeline_sdg.llm import Message, Schema
 from pipeline_sdg.pairs import Pair
 from pipeline_sdg.parsing import parse_object
-from pipeline_sdg.templates import render
+from pipeline_sdg.quotas import in_turn, rotating_shares, turns_of
+from pipeline_sdg.styles import PLAIN, SEARCH_WORDS, asked_for
+from pipeline_sdg.templates import DEFAULT, Prompts
 from pipeline_sdg.wording import content_words, invented_codes, is_question, problem_of, tidy, unsupported_words, words
 
 LONGEST_ANSWER_TOKENS = 48
@@ -61,6 +64,8 @@ class Statement:
     text: str
     segment_id: int
     style: Style = "question"
+    query_style: str | None = None
+    """What the pair says of its style, if styles are asked for."""
 
 
 def statements(window: Window) -> list[Statement]:
@@ -78,6 +83,22 @@ def statements(window: Window) -> list[Statement]:
     return [
         replace(statement, style="search") if number % SEARCH_EVERY == SEARCH_EVERY - 1 else statement
         for number, statement in enumerate(ranked)
+    ]
+
+
+def in_styles(found: list[Statement], window: Window, num_pairs: int, styles: Mapping[str, int]) -> list[Statement]:
+    """The statements, each with the style it is to be asked in; as they are if only plain questions are wanted.
+
+    A very small model knows two ways of asking: `short` becomes `keyword` and `persona` a plain question.
+    """
+    if not asked_for(styles):
+        return found
+    turn = turns_of(window)[-1]
+    names = in_turn(rotating_shares(styles, num_pairs, turn), turn)
+    near = {"short": "keyword", "persona": PLAIN}
+    return [
+        replace(statement, style="search" if name in SEARCH_WORDS else "question", query_style=near.get(name, name))
+        for statement, name in zip(found, cycle(names), strict=False)
     ]
 
 
@@ -115,26 +136,29 @@ def schema(statement: Statement) -> Schema:
     }
 
 
-def messages(statement: Statement) -> list[Message]:
+def messages(statement: Statement, prompts: Prompts = DEFAULT) -> list[Message]:
     """The examples as turns of a conversation, which a small model follows better than instructions."""
     roles = {"system": "system", "statement": "user", "answer": "assistant"}
     turns = []
-    for line in render(_PROMPTS[statement.style]).splitlines():
+    for line in prompts.render(_PROMPTS[statement.style]).splitlines():
         kind, _, text = line.partition(": ")
         content = {"statement": f"Statement: {text}", "answer": json.dumps({"question": text})}.get(kind, text)
         turns.append({"role": roles[kind], "content": content})
     return [*turns, {"role": "user", "content": f"Statement: {statement.text}"}]
 
 
-def exchanges(window: Window, num_pairs: int) -> Iterator[Exchange]:
+def exchanges(
+    window: Window, num_pairs: int, prompts: Prompts = DEFAULT, styles: Mapping[str, int] | None = None
+) -> Iterator[Exchange]:
     """One request for each statement, best statement first; stop when there are questions enough.
 
     A few statements more than pairs are offered, for questions that turn out unusable.
     """
-    for statement in statements(window)[: num_pairs + SPARE_STATEMENTS]:
+    offered = statements(window)[: num_pairs + SPARE_STATEMENTS]
+    for statement in in_styles(offered, window, num_pairs, styles or {}):
         yield Exchange(
             QA,
-            messages(statement),
+            messages(statement, prompts),
             schema(statement),
             lambda reply, statement=statement: check(reply, window, statement),
             wanted=1,
@@ -189,6 +213,7 @@ def _pair(question: str, statement: Statement) -> Pair:
         "question_complexity": 1,
         "query_type": "contextual",
         "reasoning_type": reasoning_type(question),
+        **({"query_style": statement.query_style} if statement.query_style else {}),
         "segment_ids": [statement.segment_id],
         "hop_count": 1,
         "hop_contexts": [],

@@ -16,7 +16,7 @@ from pipeline_sdg.exchange import Exchange, Fault
 from pipeline_sdg.forms import TEXT, list_of, object_of, whole_number
 from pipeline_sdg.pairs import Pair
 from pipeline_sdg.parsing import list_in_reply
-from pipeline_sdg.templates import render
+from pipeline_sdg.templates import DEFAULT, Prompts
 
 ANSWERS, STATES_A_PART = 3, 2
 PASSAGES_AT_ONCE = 10
@@ -31,10 +31,10 @@ class Label:
     grade: int
 
 
-def exchanges(pair: Pair, passages: Sequence[Passage]) -> Iterator[Exchange]:
+def exchanges(pair: Pair, passages: Sequence[Passage], prompts: Prompts = DEFAULT) -> Iterator[Exchange]:
     """Requests that grade these passages for one question, a batch in each. Good parts are `Label`s."""
     for batch in _batches(passages):
-        yield _exchange(pair, batch)
+        yield _exchange(pair, batch, prompts)
 
 
 def positives(pair: Pair, labels: Iterable[Label]) -> list[str]:
@@ -82,12 +82,14 @@ def check(reply: str, batch: Sequence[Passage]) -> tuple[list[Label], list[Fault
     return labels, faults
 
 
-def _exchange(pair: Pair, batch: Sequence[Passage]) -> Exchange:
+def _exchange(pair: Pair, batch: Sequence[Passage], prompts: Prompts) -> Exchange:
     shown = "\n\n".join(
         f"[{number}] {passage.title}\n{passage.text}" if passage.title else f"[{number}] {passage.text}"
         for number, passage in enumerate(batch, 1)
     )
-    prompt = render("relevance", passages=shown, question=pair["question"], answer=pair["answer"], count=len(batch))
+    prompt = prompts.render(
+        "relevance", passages=shown, question=pair["question"], answer=pair["answer"], count=len(batch)
+    )
     return Exchange(
         JUDGE,
         [{"role": "user", "content": prompt}],

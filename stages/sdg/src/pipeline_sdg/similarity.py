@@ -43,27 +43,54 @@ def word_vectors(questions: Iterable[str]) -> sparse.csr_matrix:
     vocabulary: dict[str, int] = {}
     columns, starts = array("i"), array("q", [0])
     for question in questions:
-        columns.extend(vocabulary.setdefault(term, len(vocabulary)) for term in _terms(question))
+        columns.extend(vocabulary.setdefault(term, len(vocabulary)) for term in terms(question))
         starts.append(len(columns))
     shape = (len(starts) - 1, max(len(vocabulary), 1))
     ones = np.ones(len(columns))
     counts = sparse.csr_matrix((ones, np.asarray(columns), np.asarray(starts)), shape=shape)
     counts.sum_duplicates()
-    lengths = np.diff(starts)
+    return unit_rows(weighted(counts, np.diff(starts)))
+
+
+def weighted(counts: sparse.csr_matrix, lengths: np.ndarray) -> sparse.csr_matrix:
+    """BM25 term weights of texts, written over their word counts.
+
+    Args:
+        counts: fp64 (n, vocabulary), no word twice in a row.
+        lengths: words of each text, [n].
+    """
     norms = 1 - B + B * lengths / max(lengths.mean(), 1) if len(lengths) else lengths
     per_entry = np.repeat(norms, np.diff(counts.indptr))
     saturated = counts.data * (K1 + 1) / (counts.data + K1 * per_entry)
-    in_questions = np.bincount(counts.indices, minlength=shape[1])
-    rarity = np.log1p((shape[0] - in_questions + 0.5) / (in_questions + 0.5))
+    in_texts = np.bincount(counts.indices, minlength=counts.shape[1])
+    rarity = np.log1p((counts.shape[0] - in_texts + 0.5) / (in_texts + 0.5))
     counts.data = saturated * rarity[counts.indices]
-    sizes = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
-    return sparse.csr_matrix(sparse.diags_array(1 / np.maximum(sizes, 1e-12)) @ counts)
+    return counts
 
 
-def rank_of(pair: dict[str, Any], evaluation: dict[str, Any] | None = None, checks: int = 0) -> tuple[float, ...]:
-    """What makes a pair the one to keep: its judged score if there is one, the checks it passed, its complexity."""
-    score = evaluation["overall"]["score"] if evaluation else None
-    return (float(score or 0), float(checks), float(pair["question_complexity"]))
+def unit_rows(rows: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Rows of length one; a row of zeros stays."""
+    sizes = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1)).ravel())
+    return sparse.csr_matrix(sparse.diags_array(1 / np.maximum(sizes, 1e-12)) @ rows)
+
+
+def terms(text: str) -> Iterator[str]:
+    """Its words in order; where words are not set apart by spaces, pairs of characters."""
+    for word in words(text):
+        if word.isascii():
+            yield word
+            continue
+        rest = _UNSPACED.sub(" ", word).split()
+        yield from rest
+        for run in _UNSPACED.findall(word):
+            yield from (run[place : place + 2] for place in range(max(len(run) - 1, 1)))
+
+
+def rank_of(pair: dict[str, Any], hops_may_drop: bool = False) -> tuple[float, float]:
+    """What makes a pair the one to keep: its complexity. `hops_may_drop`: pairs that the hop check may reject come
+    last, so that no group is lost with its best."""
+    doubtful = hops_may_drop and pair.get("query_type") == "multi_hop"
+    return (float(not doubtful), float(pair["question_complexity"]))
 
 
 def duplicates(
@@ -168,11 +195,3 @@ def _above(
 def _kept(kept_for: np.ndarray, first: int, count: int) -> np.ndarray:
     """Those of `count` places from `first` on that are not dropped so far."""
     return first + np.flatnonzero(kept_for[first : first + count] < 0)
-
-
-def _terms(question: str) -> Iterator[str]:
-    for word in words(question):
-        rest = _UNSPACED.sub(" ", word).split()
-        yield from rest
-        for run in _UNSPACED.findall(word):
-            yield from (run[place : place + 2] for place in range(max(len(run) - 1, 1)))

@@ -39,9 +39,11 @@ def find_files(path: Path) -> list[InputFile]:
     chosen = sdg.record_files(path)
     if not path.is_dir():
         return [look(chosen[0])]
-    # Beside `generated_batch*.json` logs and reports may lie; another file of data may not: which one counts?
+    # Beside `generated_batch*.json` logs, reports and the hand-off's file of the same records may lie; another file of
+    # data may not: which one counts?
     batches = chosen[0].parent == path and chosen[0].name.startswith(sdg.BATCH)
-    every = [*chosen, *(item for item in sdg.data_files(path) if item not in chosen)] if batches else chosen
+    known = [*chosen, *_handed_off(path)]
+    every = [*chosen, *(item for item in sdg.data_files(path) if item not in known)] if batches else chosen
     found, unknown = [], []
     for item in every:
         try:
@@ -64,6 +66,14 @@ def find_files(path: Path) -> list[InputFile]:
 def _listed(items: list[str]) -> str:
     more = f"; and {len(items) - _SHOWN:,} more" if len(items) > _SHOWN else ""
     return "; ".join(items[:_SHOWN]) + more
+
+
+def _handed_off(folder: Path) -> list[Path]:
+    """The file that a hand-off names; none if it leads nowhere, for the batches are the same records."""
+    try:
+        return sdg.record_files(folder / sdg.HANDOFF)
+    except PipelineError:
+        return []
 
 
 def look(path: Path) -> InputFile:

@@ -21,7 +21,9 @@ class Judgement:
     criteria: dict[str, float] = field(default_factory=dict)
 
 
-def judgements(held: Any, pairs: int, threshold: float, minimums: Mapping[str, float]) -> list[Judgement]:
+def judgements(
+    held: Any, pairs: int, threshold: float, minimums: Mapping[str, float], drop_unanswerable: bool = True
+) -> list[Judgement]:
     """One judgement for each of a record's `pairs`, in their order.
 
     Judgements carry no id: they belong to pairs by position. A judge that stopped early leaves the last pairs without
@@ -31,6 +33,7 @@ def judgements(held: Any, pairs: int, threshold: float, minimums: Mapping[str, f
         held: the record's `qa_evaluations`: a list, an object with the list `evaluations`, or None (nothing judged).
         threshold: lowest overall score.
         minimums: criterion -> lowest score; a criterion without a score passes.
+        drop_unanswerable: whether a pair whose passages do not carry its answer (`answerable` false) is lost.
     """
     items = held.get("evaluations") if isinstance(held, dict) else held
     if items is None:
@@ -39,10 +42,11 @@ def judgements(held: Any, pairs: int, threshold: float, minimums: Mapping[str, f
         found = len(items) if isinstance(items, list) else type(items).__name__
         return [Judgement(problem="judgements do not match", detail=f"{found} judgements, {pairs} pairs")] * pairs
     short = Judgement(problem="not judged", detail=f"{len(items)} judgements, {pairs} pairs")
-    return [_one(item, threshold, minimums) for item in items] + [short] * (pairs - len(items))
+    found = [_one(item, threshold, minimums, drop_unanswerable) for item in items]
+    return found + [short] * (pairs - len(items))
 
 
-def _one(item: Any, threshold: float, minimums: Mapping[str, float]) -> Judgement:
+def _one(item: Any, threshold: float, minimums: Mapping[str, float], drop_unanswerable: bool) -> Judgement:
     overall = item.get("overall") if isinstance(item, dict) else None
     if not isinstance(overall, dict) or "score" not in overall:
         return Judgement(problem="judgement unreadable", detail="no overall.score")
@@ -65,6 +69,8 @@ def _one(item: Any, threshold: float, minimums: Mapping[str, float]) -> Judgemen
     ]
     if low:
         return Judgement(problem="below criterion_minimums", detail=", ".join(low))
+    if drop_unanswerable and item.get("answerable") is False:
+        return Judgement(problem="not answerable", detail="its passages do not carry the answer")
     return Judgement(total, criteria=criteria)
 
 

@@ -30,5 +30,5 @@ def read_input(path: Path, config: PrepConfig, funnel: Funnel) -> Converted:
     files = find_files(path)
     if files[0].layout == SDG:
         records = (item for file in files for item in sdg.read_file(file.path))
-        return convert(records, config.quality_threshold, funnel, config.criterion_minimums)
+        return convert(records, config.quality_threshold, funnel, config.criterion_minimums, config.drop_unanswerable)
     return read_labelled(files, funnel)

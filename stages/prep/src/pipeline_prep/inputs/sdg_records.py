@@ -17,6 +17,8 @@ from pipeline_prep.inputs.metadata import is_writable, plain
 from pipeline_prep.questions import Converted
 
 _KEPT_FIELDS = ("query_type", "reasoning_type", "hop_count", "question_complexity")
+_STYLES = ("query_style", "clean_question")
+"""What a pair has if styles were asked for: how it is asked, and how it was meant before it was mistyped."""
 _LABELS = ("extra_positives", "hops_needed")
 """What later checks of sdg add to a pair, if they were asked for."""
 
@@ -37,6 +39,7 @@ def convert(
     threshold: float,
     funnel: Funnel,
     minimums: Mapping[str, float] | None = None,
+    drop_unanswerable: bool = True,
 ) -> Converted:
     """Filter by the judge's scores, look up the segments, merge equal passages; one record is held at a time.
 
@@ -44,6 +47,7 @@ def convert(
         records: (where it stands, record) of `pipeline.records.sdg`.
         threshold: lowest overall score; unjudged pairs are kept.
         minimums: criterion -> lowest score.
+        drop_unanswerable: see `judgements`.
 
     Raises:
         PipelineError: a record is malformed (no chunk list, a chunk without id or text, an id that stands twice).
@@ -52,7 +56,7 @@ def convert(
     read = found = judged = unjudged = kept = 0
     for where, data in records:
         pairs = _list(data, "deduplicated_qa_pairs", where)
-        found_here = judgements(data.get("qa_evaluations"), len(pairs), threshold, minimums or {})
+        found_here = judgements(data.get("qa_evaluations"), len(pairs), threshold, minimums or {}, drop_unanswerable)
         record = _record(where, data, gathered, [plain(pair) for pair in pairs], found_here)
         read, found = read + 1, found + len(pairs)
         for number, (pair, judgement) in enumerate(zip(pairs, found_here, strict=True)):
@@ -143,6 +147,7 @@ def _add(gathered: Gathered, record: _Record, number: int, pair: Any, judgement:
         "file_name": list(record.files),
         "segment_ids": known["segment_ids"],
     }
+    metadata |= {field: known[field] for field in _STYLES if isinstance(known.get(field), str)}
     metadata |= {field: known[field] for field in _LABELS if isinstance(known.get(field), list)}
     positives = [key for name in names if (key := record.segments[name])]
     order = (*record.order, number)

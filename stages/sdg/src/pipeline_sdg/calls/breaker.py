@@ -6,6 +6,8 @@ from collections import deque
 
 FAILURES_IN_A_ROW = 10
 """After so many failed calls without one success."""
+FAILURES_AT_FIRST = 3
+"""The same for an endpoint that never gave an answer: each of its calls took all its tries and time-outs."""
 WINDOW, FAILING_SHARE = 100, 0.5
 """Or when more than this share of the last calls failed."""
 
@@ -16,7 +18,7 @@ class Breaker:
     def __init__(self) -> None:
         self.in_a_row = 0
         self.proven = False
-        """Whether any call ever got an answer."""
+        """Whether it ever answered anything, be it an error."""
         self._last: deque[bool] = deque(maxlen=WINDOW)
 
     def succeeded(self) -> None:
@@ -28,8 +30,9 @@ class Breaker:
         """Count a failure; returns why the endpoint is given up, or None."""
         self.in_a_row += 1
         self._last.append(False)
-        if self.in_a_row >= FAILURES_IN_A_ROW:
-            return f"{FAILURES_IN_A_ROW} calls in a row failed"
+        most = FAILURES_IN_A_ROW if self.proven else FAILURES_AT_FIRST
+        if self.in_a_row >= most:
+            return f"{most} calls in a row failed"
         failures = self._last.count(False)
         if len(self._last) == WINDOW and failures > WINDOW * FAILING_SHARE:
             return f"{failures} of the last {WINDOW} calls failed"

@@ -91,7 +91,9 @@ class Channel:
 
     async def _try(self, endpoint: Endpoint, path: str, data: bytes) -> Any:
         try:
-            return decoded(endpoint, await self._wire.post(path, data, self._timeout))
+            answer = await self._wire.post(path, data, self._timeout)
+            self.breaker.proven = True
+            return decoded(endpoint, answer)
         except TimeoutError as error:
             self.limiter.overloaded(0.0)
             raise Again("no answer within the timeout") from error

@@ -13,17 +13,19 @@ from pipeline_sdg.calls.formats import FORMATS, SCHEMA, Schema, with_format
 from pipeline_sdg.calls.replies import chat_reply
 from pipeline_sdg.calls.usage import RoleUsage
 from pipeline_sdg.endpoints import Endpoint
-from pipeline_sdg.journal import Reply
+from pipeline_sdg.journal import Journal, Reply
 
 log = logging.getLogger("pipeline")
 
 
 class ChatModel:
-    """Shared by all roles that use the model."""
+    """Shared by all roles that use the model. The journal keeps the form, so that a later run begins with it."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._form, self._known = SCHEMA, False
+    def __init__(self, channel: Channel, journal: Journal, endpoint: Endpoint) -> None:
+        self._channel, self._journal = channel, journal
+        self._address = " ".join(endpoint.identity).strip()
+        self._kept = journal.form(self._address, endpoint.model)
+        self._form, self._known = self._kept if self._kept in FORMATS else SCHEMA, False
         self._first_call = asyncio.Lock()
 
     async def ask(self, endpoint: Endpoint, body: dict[str, Any], schema: Schema, usage: RoleUsage) -> Reply:
@@ -44,17 +46,19 @@ class ChatModel:
 
     async def _find_out(self, endpoint: Endpoint, body: dict[str, Any], schema: Schema, usage: RoleUsage) -> Reply:
         refused: NotAccepted | None = None
-        for form in FORMATS:
+        for form in dict.fromkeys((self._form, *FORMATS)):
             try:
                 reply = await self._send(endpoint, form, body, schema, usage)
             except NotAccepted as error:
                 refused = error
                 continue
-            if refused:
+            if refused and form != SCHEMA:
                 log.info(
                     f"{endpoint.role}: {endpoint.base_url} takes no request of a richer form than {form}: {refused}"
                 )
             self._form, self._known = form, True
+            if form != self._kept:
+                await asyncio.to_thread(self._journal.put_form, self._address, endpoint.model, form)
             return reply
         raise CallFailed(str(refused)) from refused
 

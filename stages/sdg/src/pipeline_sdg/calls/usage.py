@@ -1,10 +1,10 @@
-"""What calls cost: tokens and money by role, and the budget that ends a run."""
+"""What calls cost: tokens and money by role, and the report of it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline.errors import PipelineError
@@ -14,23 +14,22 @@ PRICED = 1_000_000
 """Prices are for so many tokens."""
 CHARACTERS_PER_TOKEN = 4
 """A rough figure for estimates; what the endpoint reports counts."""
-_FIRST_GUESS = 500
-"""Tokens of an answer before one is known."""
 
 
-def estimated_tokens(characters: int) -> int:
+def estimated_tokens(characters: float) -> int:
     return math.ceil(characters / CHARACTERS_PER_TOKEN)
 
 
 @dataclass
 class RoleUsage:
     """Calls and tokens of one role. `reused` came from the journal and cost nothing in this run; `cost` is in the
-    currency of the prices, None without prices."""
+    currency of the prices, None without prices. Vectors that were reused count as the calls that they would fill."""
 
     provider: str
     model: str
     calls_made: int = 0
     calls_reused: int = 0
+    vectors_reused: int = 0
     calls_failed: int = 0
     retries: int = 0
     rate_limited: int = 0
@@ -51,6 +50,29 @@ class RoleUsage:
             self.calls_made += 1
             self.input_tokens += reply.input_tokens
             self.output_tokens += reply.output_tokens
+
+    def count_vectors(self, replies: Collection[Reply], in_one_call: int) -> None:
+        """Vectors that the journal knew, however few are asked for at a time."""
+        self.vectors_reused += len(replies)
+        self.calls_reused = math.ceil(self.vectors_reused / in_one_call)
+        self.reused_input_tokens += sum(reply.input_tokens for reply in replies)
+
+
+def usage_report(usage: Mapping[str, RoleUsage], complete: bool) -> dict[str, Any]:
+    """What usage.json holds: each role, the sums, and the cost of all (None if no role has a price).
+
+    `complete` false: the run ended early, and this is what it used until then.
+    """
+    roles = {role: asdict(item) for role, item in usage.items()}
+    counted = [name for name, value in asdict(RoleUsage("", "")).items() if isinstance(value, int)]
+    total: dict[str, Any] = {name: sum(role[name] for role in roles.values()) for name in counted}
+    return {"schema_version": 1, "complete": complete, "roles": roles, "total": {**total, "cost": total_cost(usage)}}
+
+
+def total_cost(usage: Mapping[str, RoleUsage]) -> float | None:
+    """Money of all roles together; None if none has a price or nothing was paid for."""
+    costs = [item.cost for item in usage.values() if item.cost is not None]
+    return math.fsum(costs) if costs else None
 
 
 class Prices:
@@ -84,66 +106,3 @@ def _pair(role: str, value: Any) -> tuple[float, float]:
             fix="write prices='{input: 0.1, output: 0.4}', or such a pair by role",
         )
     return float(numbers[0]), float(numbers[1])
-
-
-class BudgetReached(PipelineError):
-    """The next call could go beyond the budget; what was paid for is saved."""
-
-
-class Budget:
-    """Tokens and money of a run folder, over all its runs: `spent` is what its journals hold, (input, output) by role.
-
-    Raises:
-        PipelineError: `max_cost` without a price for every role.
-    """
-
-    def __init__(
-        self,
-        prices: Prices,
-        spent: Mapping[str, tuple[int, int]],
-        roles: Collection[str],
-        max_tokens_total: int | None = None,
-        max_cost: float | None = None,
-    ) -> None:
-        unpriced = [role for role in roles if prices.cost(role, 0, 0) is None]
-        if max_cost is not None and unpriced:
-            raise PipelineError(
-                f"max_cost={max_cost:g} needs prices for {', '.join(unpriced)}",
-                fix="set prices='{input: 0.1, output: 0.4}' (money for a million tokens), or such a pair by role",
-            )
-        self._prices, self._max_tokens, self._max_cost = prices, max_tokens_total, max_cost
-        self.tokens = sum(map(sum, spent.values()))
-        self.cost = sum(prices.cost(role, *pair) or 0.0 for role, pair in spent.items())
-        self._longest = dict.fromkeys(roles, _FIRST_GUESS)
-
-    def reserve(self, role: str, input_tokens: int, output_limit: int | None) -> tuple[int, int]:
-        """Set aside what a call may need: its prompt, and an answer as long as the role's longest so far.
-
-        Raises:
-            BudgetReached: that does not fit, calls under way included.
-        """
-        need = input_tokens, min(self._longest[role], output_limit or self._longest[role])
-        cost = self._prices.cost(role, *need) or 0.0
-        if self._max_tokens is not None and self.tokens + sum(need) > self._max_tokens:
-            raise _reached("max_tokens_total", f"{self._max_tokens:,}", f"{self.tokens:,} tokens", f"{sum(need):,}")
-        if self._max_cost is not None and self.cost + cost > self._max_cost:
-            raise _reached("max_cost", f"{self._max_cost:g}", f"{self.cost:.4g}", f"{cost:.4g}")
-        self._add(role, need, 1)
-        return need
-
-    def settle(self, role: str, reserved: tuple[int, int], used: tuple[int, int] = (0, 0)) -> None:
-        """Put what was used in the place of what was set aside."""
-        self._add(role, reserved, -1)
-        self._add(role, used, 1)
-        self._longest[role] = max(self._longest[role], used[1])
-
-    def _add(self, role: str, tokens: tuple[int, int], sign: int) -> None:
-        self.tokens += sign * sum(tokens)
-        self.cost += sign * (self._prices.cost(role, *tokens) or 0.0)
-
-
-def _reached(key: str, limit: str, used: str, need: str) -> BudgetReached:
-    return BudgetReached(
-        f"{key}={limit} is reached: {used} used or under way in this run folder, the next call may need {need}",
-        fix=f"every finished call is saved: give the same command again with a larger {key} to go on",
-    )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
 
 from pipeline_sdg.chunking.passages import Chunk, Passage
 from pipeline_sdg.chunking.tokens import estimated_tokens
 
+Strategy = Literal["sequential", "doc_balanced", "interleaved"]
+"""See the key `bundle_strategy`."""
+
 
 @dataclass(frozen=True)
 class Window:
-    """Consecutive passages of one document (or bundle). `index` counts its windows from 0; `last` is its last one."""
+    """Passages of one document (in a row) or bundle. `index` counts its windows from 0; `last` is its last one."""
 
     document: str
     title: str
@@ -30,6 +36,11 @@ class Window:
     @property
     def segment_ids(self) -> list[int]:
         return [chunk["chunk_id"] for chunk in self.chunks]
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The documents of a bundle that have a passage here, in order; () for a single document."""
+        return tuple(dict.fromkeys(chunk["doc_id"] for chunk in self.chunks if "doc_id" in chunk))
 
     @property
     def tokens(self) -> int:
@@ -104,16 +115,79 @@ def coverage(windows: Iterable[Window], cited: Iterable[Iterable[int]]) -> Cover
     return Coverage(len(ids), [number for number in ids if number not in got])
 
 
-def sections(chunks: list[Chunk], num_sections: int) -> list[str]:
-    """The passages as blocks of text for a prompt: floor(n / num_sections) each, the last takes the rest."""
-    size = max(len(chunks) // num_sections, 1)
+def sections(
+    chunks: list[Chunk], num_sections: int, strategy: Strategy = "sequential", page: str | None = None
+) -> list[str]:
+    """The passages as blocks of text for a prompt: floor(n / num_sections) each, the last takes the rest.
+
+    A line names the document of a bundle's passage.
+
+    Args:
+        strategy: for bundles. `interleaved`: the passages of the documents in turn, then shared out as above;
+            `doc_balanced`: a section takes ceil(n / num_sections) of each document's n passages.
+        page: the title that the prompt has already; a line says where the passages under it stand if that is another
+            title. None: no titles.
+    """
     blocks = []
-    for number in range(min(num_sections, len(chunks))):
-        last = number == min(num_sections, len(chunks)) - 1
-        part = chunks[number * size : None if last else (number + 1) * size]
-        lines = [f"- Segment {chunk['chunk_id']}: {chunk['text']}" for chunk in part if chunk["text"].strip()]
-        blocks.append("\n".join([f"=== Section {number + 1} ===", *lines]))
+    for number, part in enumerate(_parts(chunks, min(num_sections, len(chunks)), strategy), 1):
+        blocks.append("\n".join([f"=== Section {number} ===", *lines(part, page)]))
     return blocks
+
+
+def lines(chunks: Sequence[Chunk], page: str | None = None) -> Iterator[str]:
+    """A line for each passage, and (see `sections`) one before each change of title."""
+    shown = page
+    for chunk in (chunk for chunk in chunks if chunk["text"].strip()):
+        title = chunk.get("title") or page
+        if page is not None and title != shown:
+            yield f"({title})"
+            shown = title
+        yield _line(chunk)
+
+
+def in_order(chunks: Sequence[Chunk], strategy: Strategy) -> list[int]:
+    """The order of a bundle's passages, as places in `chunks`.
+
+    `interleaved`: the first of every document, the second of every document, and so on. `doc_balanced`: by how far into
+    its document a passage stands, so that any stretch has a share of every document in proportion to its length.
+    """
+    documents = _by_document(chunks)
+    if strategy == "sequential":
+        return [place for places in documents for place in places]
+    keys = [
+        (number if strategy == "interleaved" else (2 * number + 1) / (2 * len(places)), document, place)
+        for document, places in enumerate(documents)
+        for number, place in enumerate(places)
+    ]
+    return [place for _, _, place in sorted(keys)]
+
+
+def _by_document(chunks: Sequence[Chunk]) -> list[list[int]]:
+    """The places of each document's passages."""
+    places = defaultdict(list)
+    for place, chunk in enumerate(chunks):
+        places[chunk.get("doc_id")].append(place)
+    return list(places.values())
+
+
+def _parts(chunks: list[Chunk], count: int, strategy: Strategy) -> list[list[Chunk]]:
+    documents = _by_document(chunks)
+    if strategy == "doc_balanced" and len(documents) > 1:
+        parts = [[chunks[place] for places in documents for place in _share(places, at, count)] for at in range(count)]
+        return [part for part in parts if part]
+    ordered = [chunks[place] for place in in_order(chunks, strategy)]
+    borders = [number * (len(chunks) // count) for number in range(count)] + [len(chunks)]
+    return [ordered[first:end] for first, end in pairwise(borders)]
+
+
+def _share(places: list[int], at: int, count: int) -> list[int]:
+    size = -(-len(places) // count)
+    return places[at * size : (at + 1) * size]
+
+
+def _line(chunk: Chunk) -> str:
+    document = f" [{chunk['doc_id']}]" if "doc_id" in chunk else ""
+    return f"- Segment {chunk['chunk_id']}{document}: {chunk['text']}"
 
 
 def _tokens(passage: Passage) -> int:
