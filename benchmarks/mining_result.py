@@ -20,7 +20,7 @@ class Target:
         sign = "<=" if self.at_most else ">="
         return {
             "target": self.name,
-            "measured": f"{self.value:.2f}",
+            "measured": f"{self.value:.3g}",
             "wanted": f"{sign} {self.wanted:g}",
             "met": "yes" if met else "no",
         }

@@ -23,6 +23,8 @@ from pipeline.run.snapshot import sha256_of
 FILE_NAME = "eval_results.json"
 SYSTEMS = ("bm25", "base_retriever", "retriever", "base", "finetuned", "hybrid", "reranked", "nim")
 """What can be measured in either family, in the order in which it is measured and shown."""
+VARIANT = "@"
+"""Between the name of a system and another form of its vectors: `finetuned@128`, `finetuned@int8`."""
 
 Metrics = dict[str, dict[str, float]]
 """{"NDCG": {"NDCG@10": value}, "MAP": …, "Recall": …, "Precision": {"P@1": …}, "MRR": …}, means over the questions."""
@@ -37,12 +39,14 @@ class Facts:
     Attributes:
         ms_per_query: milliseconds from the question to its ranking, the stages before it included; the corpus is read.
         size_mb: the weights in memory, in MB of 10**6 bytes; None where they are not here.
+        vector_bytes: what one passage takes in an index; None where there are no vectors.
         texts, cut: inputs read (passages, or pairs of a reranker), and how many were longer than `max_length` tokens.
         note: what one must know before believing the numbers.
     """
 
     ms_per_query: float | None = None
     size_mb: float | None = None
+    vector_bytes: int | None = None
     texts: int | None = None
     cut: int | None = None
     max_length: int | None = None
@@ -90,7 +94,7 @@ class EvalResults:
 
     def systems(self, test_set: str) -> list[str]:
         """The systems measured on a test set, in the order in which they are shown."""
-        return [name for name in SYSTEMS if name in self.measurements.get(test_set, {})]
+        return in_order(self.measurements.get(test_set, {}))
 
     def value(self, test_set: str, system: str, metric: str) -> float:
         """One number, by its name ("NDCG@10")."""
@@ -136,6 +140,13 @@ class EvalResults:
             ) from error
         results.metadata = metadata
         return results
+
+
+def in_order(systems: Iterable[str]) -> list[str]:
+    """Systems as they are shown, unknown ones left out; variants follow their system, in the order given."""
+    named = [(name.partition(VARIANT), name) for name in systems]
+    known = [(SYSTEMS.index(system), mark, name) for (system, mark, _), name in named if system in SYSTEMS]
+    return [name for *_, name in sorted(known, key=lambda item: item[:2])]
 
 
 def write_query_scores(path: Path, scores: QueryScores, ranking: dict[str, list[tuple[str, float]]]) -> str:

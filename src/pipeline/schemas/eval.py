@@ -98,6 +98,10 @@ class EvalConfig(ModelLoading, StageConfig):
             found.append(("fail_on_nim_metric_drift", "needs eval_nim=true"))
         return found
 
+    def variants(self) -> list[str]:
+        """Forms of the embedding model's vectors that are measured beside the full ones."""
+        return []
+
     def _set_name_problems(self) -> list[tuple[str, str]]:
         found, known = [], {self.eval_data_name: "eval_data_name"}
         by_key = {"eval_data_name": [self.eval_data_name]}
@@ -120,6 +124,12 @@ class EmbedEvalConfig(TextFormat, EvalConfig):
         None, "A reranker that puts the embedding model's candidates in a new order, as a system.", reads="user"
     )
     top_k: int = key(100, "Candidates that reranker_model puts in a new order.", gt=0)
+    dims: list[int] = key(
+        [], "Also measure the vectors cut to their first numbers, a system for each size, such as [384,128,64]."
+    )
+    quantized: list[Literal["int8", "binary"]] = key(
+        [], "Also measure the vectors with less for each number, a system for each form: int8, binary."
+    )
     nim_api: Literal["nim", "openai", "vllm", "tei"] = key(
         "nim",
         "The API of the service: NIM or `pipeline embed deploy`; any OpenAI-compatible one; vLLM's /v2/embed; Text "
@@ -137,7 +147,16 @@ class EmbedEvalConfig(TextFormat, EvalConfig):
     max_length: int | None = key(None, "Sets query_max_length and passage_max_length at once.", ge=8)
 
     def problems(self) -> list[tuple[str, str]]:
-        return super().problems() + (_depth_problems(self) if self.reranker_model else [])
+        found = super().problems() + (_depth_problems(self) if self.reranker_model else [])
+        if any(size < 1 for size in self.dims):
+            found.append(("dims", "every size must be > 0"))
+        for name in ("dims", "quantized"):
+            said = getattr(self, name)
+            found += [(name, f"names {item} twice") for item in sorted({x for x in said if said.count(x) > 1})]
+        return found
+
+    def variants(self) -> list[str]:
+        return [*map(str, self.dims), *self.quantized]
 
 
 @dataclass(kw_only=True)

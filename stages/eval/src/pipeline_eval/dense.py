@@ -63,6 +63,7 @@ class DenseSystem:
                 device=compute.device,
                 facts=Facts(
                     size_mb=weights_mb(model),
+                    vector_bytes=4 * (model.contract.dimension or 0),
                     texts=len(passages),
                     cut=count_too_long(model.tokenizer, texts, len(passages), limit),
                     max_length=limit,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pipeline.assets import model_content, resolve_model
 from pipeline.contract import EncodingContract
 from pipeline.errors import PipelineError
+from pipeline.retrieval.encoder import LoadOptions
 from pipeline.schemas.eval import EmbedEvalConfig
 from pipeline_eval.dense import DenseSystem
 from pipeline_eval.endpoints.clients import embedding_client
@@ -17,6 +19,8 @@ from pipeline_eval.endpoints.embedding import ServedEmbedder
 from pipeline_eval.identity import System
 from pipeline_eval.rerank import RerankSystem
 from pipeline_eval.systems import SystemMaker, carried_contract
+from pipeline_eval.variants import SharedDense, VariantSystem, dimension_of
+from pipeline_eval.vector_forms import check_dims, form_named
 
 logger = logging.getLogger("pipeline")
 
@@ -41,11 +45,18 @@ class EmbedSystems(SystemMaker):
         return (self.dense, self.config.top_k) if self.config.reranker_model else None
 
     def untoggled(self) -> list[str]:
-        measured = getattr(self.config, f"eval_{self.dense}")
-        return ["reranked"] if self.candidates and measured else []
+        if not getattr(self.config, f"eval_{self.dense}"):
+            if self.variants:
+                logger.warning(f"dims and quantized are of {self.dense}, which eval_{self.dense}=false leaves out")
+            return []
+        if self.config.dims:
+            model = self.make(self.dense)
+            check_dims(self.config.dims, dimension_of(model), model.reference)  # before any long work
+        return [*self.variants, *(["reranked"] if self.candidates else [])]
 
     def own_builders(self) -> dict[str, Callable[[], System]]:
         found = {"base": self._base, "finetuned": self._finetuned, "nim": self._nim}
+        found |= {name: partial(self._variant, form) for name, form in self.variants.items()}
         return {**found, "reranked": self._reranked} if self.candidates else found
 
     def _base(self) -> DenseSystem:
@@ -53,13 +64,23 @@ class EmbedSystems(SystemMaker):
         own = EncodingContract.load(Path(resolve_model(reference)))
         contract = self._checked(own, reference) if own else EncodingContract.from_config(self.config)
         content = model_content(reference, revision)
-        return DenseSystem("base", reference, content, contract, self.options(revision), self.compute)
+        return self._embedder("base", reference, content, contract, self.options(revision))
 
     def _finetuned(self) -> DenseSystem:
         folder = str(self.finetuned_folder)
         own = self.finetuned_contract("embed", EncodingContract.from_config(self.config))
         contract = self._checked(own, folder)
-        return DenseSystem("finetuned", folder, self.finetuned_content, contract, self.options(None), self.compute)
+        return self._embedder("finetuned", folder, self.finetuned_content, contract, self.options(None))
+
+    def _embedder(
+        self, name: str, reference: str, content: str, contract: EncodingContract, options: LoadOptions
+    ) -> DenseSystem:
+        kind = SharedDense if self.variants and name == self.dense else DenseSystem
+        return kind(name, reference, content, contract, options, self.compute)
+
+    def _variant(self, form: str) -> VariantSystem:
+        source = self.make(self.dense)
+        return VariantSystem(source, form_named(form, source.contract.normalize))
 
     def _nim(self) -> ServedEmbedder:
         taken_for = self.make(self.dense)  # the prefixes, where the service does not put them itself, are this model's

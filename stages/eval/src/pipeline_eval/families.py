@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from pipeline.records.results import VARIANT
 from pipeline.schemas.eval import EmbedEvalConfig, EvalConfig, RerankEvalConfig
 from pipeline_eval.embed_systems import EmbedSystems
 from pipeline_eval.rerank_systems import RerankSystems
@@ -35,6 +36,12 @@ class EvalFamily:
     @property
     def headline(self) -> Pair:
         return next(iter(self.main))
+
+    def with_variants(self, forms: list[str]) -> EvalFamily:
+        """The same, with other forms of the vectors of tuned and base model, each compared with the full one."""
+        found = {(system, f"{system}{VARIANT}{form}"): form for system in ("finetuned", "base") for form in forms}
+        titles = {variant: f"{self.titles[system]}{VARIANT}{form}" for (system, variant), form in found.items()}
+        return replace(self, pairs=(*self.pairs, *found), said=(*self.said, *found), titles={**self.titles, **titles})
 
 
 EMBED = EvalFamily(
@@ -91,4 +98,4 @@ _FAMILIES: dict[type[EvalConfig], EvalFamily] = {EmbedEvalConfig: EMBED, RerankE
 
 
 def family_of(config: EvalConfig) -> EvalFamily:
-    return _FAMILIES[type(config)]
+    return _FAMILIES[type(config)].with_variants(config.variants())

@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 
 from pipeline.errors import PipelineError
-from pipeline.records.results import SYSTEMS
 from pipeline.run.stage import StageResult, StageRun, run_stage
 from pipeline.schemas.eval import EvalConfig
 from pipeline_eval import outcome, report
@@ -39,7 +38,7 @@ def main(config: EvalConfig, run: StageRun) -> StageResult:
     bench = Bench(maker, ledger)
     served = Served(nim.client if nim else None, ledger.earlier_metadata.get("nim_diagnostics"))
 
-    for name in SYSTEMS:
+    for name in maker.names:
         if nim and name == "nim":
             with served.keep_failure():
                 bench.measure(nim, test_sets)

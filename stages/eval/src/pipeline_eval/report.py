@@ -22,16 +22,18 @@ def systems_table(family: EvalFamily, results: EvalResults, test_set: str, kind:
     facts = {system: results.provenance[test_set][system].facts for system in systems}
     metrics = metric_names(results.measurements[test_set][systems[0]], GROUPS)
     noted = any(item.note for item in facts.values())
+    sizes = {item.vector_bytes for item in facts.values()} - {None}
+    costs = ("ms/query", "MB", *(("bytes/vector",) if len(sizes) > 1 else ()))
     table = Table(title=f"{test_set}: {kind}, {queries} questions", title_justify="left", min_width=60)
     table.add_column("system", no_wrap=True)
-    for heading in (*metrics, "ms/query", "MB"):
+    for heading in (*metrics, *costs):
         table.add_column(heading, justify="right")
     if noted:
         table.add_column("")
     for system in systems:
         values = [f"{results.value(test_set, system, metric):.4f}" for metric in metrics]
         note = [facts[system].note or ""] if noted else []
-        table.add_row(family.titles[system], *values, *_costs(facts[system]), *note)
+        table.add_row(family.titles[system], *values, *_costs(facts[system])[: len(costs)], *note)
     return table
 
 
@@ -133,10 +135,11 @@ def _p_phrase(p: float) -> str:
     return f"p {p_text(p)}" if p < 0.001 else f"p = {p_text(p)}"
 
 
-def _costs(facts: Facts) -> tuple[str, str]:
+def _costs(facts: Facts) -> tuple[str, str, str]:
     return (
         "" if facts.ms_per_query is None else f"{facts.ms_per_query:.1f}",
         "" if facts.size_mb is None else f"{facts.size_mb:.0f}",
+        "" if facts.vector_bytes is None else str(facts.vector_bytes),
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.assets import model_content, resolve_model
 from pipeline.contract import EncodingContract, contract_of_model
 from pipeline.errors import PipelineError
-from pipeline.records.results import SYSTEMS
+from pipeline.records.results import SYSTEMS, VARIANT, in_order
 from pipeline.retrieval.encoder import LoadOptions
 from pipeline.retrieval.hardware import encode_batch_tokens, pick_device, pick_dtype
 from pipeline.schemas.eval import EvalConfig
@@ -82,7 +82,17 @@ class SystemMaker(ABC):
         names |= set(self.untoggled())
         if self.config.eval_hybrid and {"bm25", self.dense} <= names:
             names.add("hybrid")
-        return [name for name in SYSTEMS if name in names]
+        return [name for name in self.names if name in names]
+
+    @property
+    def names(self) -> list[str]:
+        """Every system that this configuration may measure, in the order in which it is measured."""
+        return in_order([*SYSTEMS, *self.variants])
+
+    @property
+    def variants(self) -> dict[str, str]:
+        """System -> the form of the embedding model's vectors that it measures."""
+        return {f"{self.dense}{VARIANT}{form}": form for form in self.config.variants()}
 
     def _skip_finetuned(self, names: set[str]) -> None:
         path = self.config.finetuned_model_path
