@@ -27,6 +27,13 @@ def test_the_model_sees_the_cited_segments_alone_and_the_written_answer_last() -
     assert list(answerability.schema()["properties"])[-1] == "supported"
 
 
+def test_the_headings_above_a_segment_are_shown_and_may_be_quoted() -> None:
+    request = answerability.exchange(PAIR, [{**CHUNKS[1], "title": "Pump X200 > Levels"}])
+    assert "[2] Pump X200 > Levels\nIt *stops*" in request.messages[0]["content"]
+    quoted = {**GOOD, "evidence": ["Pump X200", "stops at 20 percent"]}
+    assert request.check(json.dumps(quoted)) == ([quoted], [])
+
+
 def test_a_proven_answer_passes() -> None:
     assert checked() == ([GOOD], [])
     assert checked(evidence=["BASIN is then empty.", " "])[0][0]["evidence"] == ["BASIN is then empty."]

@@ -67,6 +67,24 @@ def test_sections_share_out_the_passages_and_the_last_takes_the_rest() -> None:
     assert len(sections(chunks, 9)) == 5
 
 
+def test_a_line_says_under_which_headings_the_next_segments_stand() -> None:
+    titles = ["Guide", "Guide > Use", "Guide > Use", "", "Guide > Care"]
+    chunks = [{"text": f"T{number}", "chunk_id": number, "title": title} for number, title in enumerate(titles, 1)]
+    whole, *_ = sections(chunks, 1, page="Guide")
+    assert whole.splitlines()[1:] == [
+        "- Segment 1: T1",
+        "(Guide > Use)",
+        "- Segment 2: T2",
+        "- Segment 3: T3",
+        "(Guide)",
+        "- Segment 4: T4",
+        "(Guide > Care)",
+        "- Segment 5: T5",
+    ]
+    assert [block.splitlines()[1] for block in sections(chunks, 5, page="Guide")[1:3]] == ["(Guide > Use)"] * 2
+    assert "(" not in "".join(sections(chunks, 2))
+
+
 def chunks_of(**sizes: int) -> list[Chunk]:
     """A bundle's passages; each text is the document and its number there."""
     owners = [(name, number) for name, size in sizes.items() for number in range(1, size + 1)]

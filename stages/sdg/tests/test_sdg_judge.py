@@ -33,6 +33,12 @@ def test_neighbours_are_shown_apart_and_only_those_of_the_same_document() -> Non
     assert [chunk["chunk_id"] for chunk in judge.neighbours({"segment_ids": [1, 3]}, chunks(*"aaaaa"))] == [2, 4]
 
 
+def test_the_judge_sees_under_which_headings_a_passage_stands() -> None:
+    titled = [{**chunk, "title": f"Guide > Part {chunk['chunk_id']}"} for chunk in chunks("a", "a")]
+    prompt = judge.exchange(PAIR, titled).messages[0]["content"]
+    assert "[2] Guide > Part 2\nText 2." in prompt and "[1] Guide > Part 1\nText 1." in prompt
+
+
 def test_every_criterion_of_the_rubric_has_anchors() -> None:
     prompt = judge.exchange(PAIR, chunks("a", "a")).messages[0]["content"]
     for name in judge.CRITERIA:

@@ -27,6 +27,8 @@ def test_each_hop_is_listed_with_its_segments() -> None:
     prompt = hops.exchange(pair([1], [3, 4]), CHUNKS).messages[0]["content"]
     assert "HOP 1\n[1] Fact 1.\n\nHOP 2\n[3] Fact 3.\n\n[4] Fact 4." in prompt
     assert "Fact 2." not in prompt and "Fact 5." not in prompt
+    titled = [{**chunk, "title": "Facts > More"} for chunk in CHUNKS]
+    assert "HOP 1\n[1] Facts > More\nFact 1." in hops.exchange(pair([1], [3]), titled).messages[0]["content"]
 
 
 def test_where_it_is_plain_nobody_is_asked() -> None:

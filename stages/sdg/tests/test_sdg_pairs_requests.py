@@ -18,6 +18,7 @@ from pipeline_sdg.exchange import Outcome
 from pipeline_sdg.journal import Reply
 from pipeline_sdg.pair_checks import best_mix, lacking
 from pipeline_sdg.pair_rules import Pair, PairRules, Slot
+from pipeline_sdg.templates import Prompts, shipped
 
 from pipeline.schemas.sdg import QUERY_TYPES, REASONING_TYPES
 
@@ -76,6 +77,42 @@ def test_visual_styles_and_bundles_are_explained_where_they_are_asked_for() -> N
     alone, several = (artifacts.messages(shown, 2)[0]["content"] for shown in (window(), bundle))
     assert "several documents" in several and "several documents" not in alone
     assert alone.endswith(f"\n\nTEXT\n{window().text}")
+    assert "TEXT\n- Segment 1 [a]: Text of amber.\n- Segment 2 [b]: Text of birch.\n" in several
+
+
+def test_a_request_shows_the_headings_of_segments_but_not_the_page_s_own() -> None:
+    assert "(Pumps > Care)\n- Segment 1: Text of amber.\n- Segment 2: " in prompt(shown=window(title="Pumps > Care"))
+    assert "(Pumps" not in prompt(shown=window(title="Pumps"))
+
+
+@pytest.mark.parametrize(("rules", "said"), [({}, "2 to 3"), ({"min_hops": 3}, "3 to 3"), ({"max_hops": 1}, "1 to 1")])
+def test_no_request_asks_for_one_segment_that_alone_is_not_enough(rules: dict[str, int], said: str) -> None:
+    assert f"the answer needs {said} segments together" in prompt(replace(RULES, **rules))
+
+
+@pytest.mark.parametrize("profile", shipped())
+def test_every_profile_names_the_language_and_warns_of_instructions(profile: str) -> None:
+    prompts = Prompts.of(profile)
+    text = pairs.exchange(window(), RULES, no_artifacts(), prompts).messages[0]["content"]
+    assert "in the language of the segments" in text
+    for shown in (text, artifacts.messages(window(), 2, prompts)[0]["content"]):
+        assert "instructions" in shown and "not meant for you" in shown
+    assert "in the language of the text" in shown
+
+
+def test_pairs_speak_neither_of_segments_nor_of_the_names_of_documents() -> None:
+    guide = [Passage(p.chunk | {"doc_id": "guide/timeouts.md"}, p.sentences) for p in window().passages]
+    bundle = replace(window(), passages=tuple(guide))
+
+    def problem(**changes: str) -> str:
+        item = {**pair(0, "contextual", "factual"), **changes}
+        _, found = pairs.check(json.dumps({"pairs": [item]}), bundle, RULES)
+        return found[0].reason if found else ""
+
+    assert problem() == ""
+    assert "names a document of the bundle" in problem(answer="As timeouts.md says, it is in the shed.")
+    assert "names a document of the bundle" in problem(question="Where does guide/timeouts.md put the amber?")
+    assert "the answer speaks of the text" in problem(answer="According to segment 3, it is in the shed.")
 
 
 def test_further_pairs_are_asked_for_beside_those_there_are() -> None:

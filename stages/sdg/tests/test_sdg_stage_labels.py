@@ -192,4 +192,4 @@ def test_an_answer_is_proven_from_the_text_as_the_judge_saw_it(
     monkeypatch.setattr(Endpoint, "is_local", False)
     folder = stage(*JUDGED_BY_NOBODY, "check_answers=true", "redact=[email]", "allow_remote=yes")
     assert [item["answer_check"]["evidence"] for item in evaluations(folder)] == [["number 0 of [email] opens"]] * 3
-    assert rejected(folder) == []
+    assert {item["reason"] for item in rejected(folder)} <= {"more than were asked for"}

@@ -122,6 +122,9 @@ def _outcome(exchange: Exchange, last: _Answer, first: _Answer | None = None) ->
     surplus = [
         Fault("more than were asked for", part, reply=reply) for key, (part, reply) in parts.items() if key not in keys
     ]
-    unmended = first.faults if first and len(kept) <= min(len(first.good), exchange.wanted) else []
+    unmended = []
+    if first and len(kept) <= min(len(first.good), exchange.wanted):
+        noted = [None, *(fault.item for fault in last.faults)]
+        unmended = [fault for fault in first.faults if fault.item not in noted]
     lacking = [replace(fault, reply=last.reply) for fault in exchange.lacking(kept)]
     return Outcome(kept, [*last.faults, *lacking, *surplus, *unmended], last.reply)

@@ -178,12 +178,12 @@ async def _questions(
 
 def rejections_of(window: Window, request: Exchange, outcome: Outcome) -> list[Rejection]:
     """The faults of an outcome, for the ledger."""
-    reply = outcome.reply
-    answer = (reply.text, reply.finish_reason) if reply else (None, None)
-    return [
-        rejection(window, request.role, fault.reason, fault.item, *answer, remark=fault.remark)
-        for fault in outcome.faults
-    ]
+    found = []
+    for fault in outcome.faults:
+        reply = fault.reply or outcome.reply
+        answer = (reply.text, reply.finish_reason) if reply else (None, None)
+        found.append(rejection(window, request.role, fault.reason, fault.item, *answer, remark=fault.remark))
+    return found
 
 
 def rejection(

@@ -34,7 +34,7 @@ _WITHOUT_MARKS = re.compile("[\u0e00-\u0eff]")
 _CLOSING = "\"'”’»›)]*`」』）】》 "
 _NEVER_LAST = frozenset({"a", "an", "and", "as", "because", "if", "or", "than", "the", "their", "your"})
 # A source about documents makes the noun alone harmless, but not these turns of phrase.
-_TEXTS = "text|passage|paragraph|document|segment|excerpt|author|writer|transcript|statement|context|story|json"
+_TEXTS = "text|passage|paragraph|document|segment|excerpt|author|writer|transcript|statement|context(?! of)|story|json"
 _OF_TEXTS = re.compile(rf"\b({_TEXTS})s?\b", re.IGNORECASE)
 _OF_THE_TEXT = re.compile(rf"\b(?:the|this|these)\s+({_TEXTS})s?\b", re.IGNORECASE)
 _POINTS_AT_TEXT = re.compile(
@@ -149,7 +149,7 @@ def problem_of(question: str, source: str, sentence: bool = True, repeats: int =
         return "speaks of the text instead of the matter"
     if _repeats_itself(tokens, repeats):
         return "repeats itself"
-    if tokens[-1] in _NEVER_LAST:
+    if tokens[-1] in _NEVER_LAST and not question.rstrip("?!. ")[-1:].isupper():  # "vitamin A?" is whole
         return "breaks off"
     if sentence and copied_share(tokens, source) > LONGEST_COPY:
         return "copies the source"
