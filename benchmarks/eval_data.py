@@ -17,7 +17,7 @@ from pipeline.records.beir import TestSet, read_beir
 from pipeline.records.passages import Passage
 
 _QUERY_WORDS = 12
-_SPREAD = 0.5
+_SPREAD = 2.0
 """Of the head's weights: the logits differ by whole numbers, or agreement to 0.001 would say nothing."""
 
 

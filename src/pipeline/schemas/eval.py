@@ -168,9 +168,13 @@ class RerankEvalConfig(EvalConfig):
     base_model: str = key(
         "nvidia/llama-nemotron-rerank-1b-v2", "Hub id, local folder, or `embedded:all-MiniLM-L6-v2`.", reads="user"
     )
-    retrieval_model: str = key("nvidia/llama-nemotron-embed-1b-v2", "First-stage embedding model.", reads="user")
+    retrieval_model: str = key(
+        "nvidia/llama-nemotron-embed-1b-v2", "First-stage embedding model.", reads="user", optional_input=True
+    )
     base_retrieval_model: str | None = key(
-        None, "The first stage before its training, measured for comparison.", reads="user"
+        None,
+        "The first stage before its training, measured for comparison; it stands in where retrieval_model is missing.",
+        reads="user",
     )
     query_prefix: str = key("query: ", "Put before every query of the first stage, verbatim.")
     passage_prefix: str = key("passage: ", "Put before every passage of the first stage, verbatim.")

@@ -105,6 +105,15 @@ def test_the_stack_in_one_table(run, run_dir, tiny, tuned, tiny_model, capsys):
     assert again["comparisons"] == document["comparisons"]
 
 
+def test_a_first_stage_that_is_not_trained_yet_is_replaced_by_the_model_before(run, run_dir, tuned):
+    missing = run_dir / "embed" / "consolidated"
+    _, document, log = run(f"retrieval_model={missing}", f"base_retrieval_model={MINILM}", "eval_bm25=false")
+    assert "does not exist" in log and "is the first stage" in log
+    assert "base_retriever" not in document and {"retriever", "base", "finetuned"} <= set(document)
+    with pytest.raises(PipelineError, match=r"retrieval_model: .* does not exist"):
+        run(f"retrieval_model={missing}")
+
+
 def test_other_candidates_make_rerankers_new_and_leave_the_first_stage(run, tuned):
     run("eval_bm25=false")
     _, document, log = run("eval_bm25=false", "top_k=4")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
-from pipeline.assets import model_content
+from pipeline.assets import model_content, resolve_model
 from pipeline.contract import EncodingContract
 from pipeline.errors import PipelineError
+from pipeline.run.freshness import is_remote
 from pipeline.schemas.eval import RerankEvalConfig
 from pipeline_eval.dense import DenseSystem
 from pipeline_eval.endpoints.clients import ranking_client
@@ -15,6 +19,8 @@ from pipeline_eval.endpoints.ranking import ServedReranker
 from pipeline_eval.identity import System
 from pipeline_eval.rerank import RerankSystem
 from pipeline_eval.systems import SystemMaker, carried_contract
+
+logger = logging.getLogger("pipeline")
 
 
 @dataclass
@@ -31,17 +37,39 @@ class RerankSystems(SystemMaker):
     def candidates(self) -> tuple[str, int]:
         return self.dense, self.config.top_k
 
+    @cached_property
+    def first_stage(self) -> str:
+        """`retrieval_model`; where that is a folder that training has not made, the model before its training.
+
+        Raises:
+            PipelineError: the folder does not exist, and no other model is named.
+        """
+        wanted, before = self.config.retrieval_model, self.config.base_retrieval_model
+        if is_remote(wanted) or Path(resolve_model(wanted)).expanduser().exists():
+            return wanted
+        fix = "train it (`pipeline embed run`), or set retrieval_model"
+        if before is None:
+            raise PipelineError(f"retrieval_model: {wanted} does not exist", fix=fix)
+        logger.warning(f"retrieval_model {wanted} does not exist: {before} is the first stage ({fix})")
+        return before
+
+    @property
+    def _before(self) -> str | None:
+        """The first stage before its training, if that is another model."""
+        before = self.config.base_retrieval_model
+        return before if before != self.first_stage else None
+
     def untoggled(self) -> list[str]:
-        return ["retriever", *(["base_retriever"] if self.config.base_retrieval_model else [])]
+        return ["retriever", *(["base_retriever"] if self._before else [])]
 
     def own_builders(self) -> dict[str, Callable[[], System]]:
         found = {
-            "retriever": lambda: self._first_stage("retriever", self.config.retrieval_model),
+            "retriever": lambda: self._first_stage("retriever", self.first_stage),
             "base": self._base,
             "finetuned": self._finetuned,
             "nim": self._nim,
         }
-        before = self.config.base_retrieval_model
+        before = self._before
         return {**found, "base_retriever": lambda: self._first_stage("base_retriever", before)} if before else found
 
     def _first_stage(self, name: str, reference: str) -> DenseSystem:
