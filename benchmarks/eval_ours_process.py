@@ -71,9 +71,7 @@ def rerank(spec: dict) -> dict[str, Any]:
     test_set = TestSet(whole.name, whole.corpus, {key: whole.queries[key] for key in given}, whole.qrels)
     contract = EncodingContract("rerank", spec["model"], rerank_max_length=spec["max_length"])
     first, depth = Identity("bm25", CONTENT), max(map(len, given.values()))
-    system = RerankSystem(
-        "base", spec["model"], CONTENT, contract, LoadOptions(), compute, "bm25", first, depth
-    )  # fmt: skip
+    system = RerankSystem("base", spec["model"], CONTENT, contract, LoadOptions(), compute, "bm25", first, depth)
     ranking = {query: {passage: -float(rank) for rank, passage in enumerate(row)} for query, row in given.items()}
     with system.start() as ranker:
         run = ranker.rank(test_set, [ranking])
