@@ -18,9 +18,8 @@ from pathlib import Path
 from eval_data import read_test_set
 from eval_rerank import measure_rerank
 from eval_search import measure_search
-from mining import tell
-from rows import markdown
-from systems import Setting
+from parts import run_parts
+from systems import PEER, Setting
 
 from pipeline.errors import PipelineError
 from pipeline.home import workspace
@@ -60,18 +59,13 @@ def main() -> None:
     arguments = parse()
     setting = Setting("embed", batch=0, skip_steps=0, max_length=arguments.max_length, threads=arguments.threads)
     test_set = read_test_set(arguments.data, arguments.limit)
-    parts = []
+    facts = {"data": str(arguments.data), "peer": PEER, "threads": arguments.threads, "rounds": arguments.rounds}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         write_beir(folder / "data", test_set)
-        for part in dict.fromkeys(arguments.part):
-            print(f"{part} …", file=sys.stderr, flush=True)
-            parts.append(PARTS[part](arguments, setting, test_set, folder))
-            tell(part, parts[-1], arguments)
-    print(f"\n## Targets\n\n{markdown([item.line() for part in parts for item in part.targets])}")
-    wrong = [item for part in parts for item in part.wrong]
-    if wrong:
-        raise PipelineError("; ".join(wrong))
+        run_parts(
+            arguments.part, lambda part: PARTS[part](arguments, setting, test_set, folder), facts, arguments.output
+        )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from eval_data import candidates_of, write_reranker
 from eval_rounds import Rounds, System, chosen, common_columns, in_turns
-from mining_result import Part, Target
+from parts import Part, Target
 from systems import Setting, peer_command, run_process
 
 from pipeline.records.beir import TestSet

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 
 from eval_rounds import Rounds, System, chosen, common_columns, in_turns
-from mining_result import Part, Target
+from parts import Part, Target
 from systems import MODEL, Setting, peer_command, run_process
 
 from pipeline.assets import resolve_model
