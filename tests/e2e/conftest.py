@@ -86,9 +86,15 @@ def rerank_smoke(smoke: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def _inputs_of(embed: Run) -> tuple[str, str]:
+def _inputs_of(embed: Run) -> tuple[str, ...]:
     tuned = embed.stage("finetune") / "checkpoints" / "LATEST" / "model" / "consolidated"
-    return f"prep.sdg_input_path={embed.stage('sdg')}", f"eval.retrieval_model={tuned}"
+    # The service computes in fp32; so few questions and so little training would show every other rounding.
+    return (
+        f"prep.sdg_input_path={embed.stage('sdg')}",
+        f"eval.retrieval_model={tuned}",
+        "eval.precision=fp32",
+        "eval.top_k=10",
+    )
 
 
 @pytest.fixture

@@ -105,13 +105,20 @@ def test_the_stack_in_one_table(run, run_dir, tiny, tuned, tiny_model, capsys):
     assert again["comparisons"] == document["comparisons"]
 
 
-def test_a_first_stage_that_is_not_trained_yet_is_replaced_by_the_model_before(run, run_dir, tuned):
+def test_a_first_stage_that_is_not_trained_yet_is_replaced_by_the_model_before(overrides, run_dir, tuned):
     missing = run_dir / "embed" / "consolidated"
-    _, document, log = run(f"retrieval_model={missing}", f"base_retrieval_model={MINILM}", "eval_bm25=false")
+    yaml = run_dir / "mine.yaml"
+    yaml.write_text(f"extends: demo\nretrieval_model: {missing}\n")
+    overrides = [item for item in overrides if not item.startswith(("retrieval_model=", "base_retrieval_model="))]
+    overrides += [f"base_retrieval_model={MINILM}", "eval_bm25=false"]
+    execute(resolve("rerank", "eval", str(yaml), overrides), main)
+    log = (run_dir / "stage3_eval" / "logs" / "latest.log").read_text()
+    document = json.loads((run_dir / "stage3_eval" / FILE_NAME).read_text())
     assert "does not exist" in log and "is the first stage" in log
     assert "base_retriever" not in document and {"retriever", "base", "finetuned"} <= set(document)
+    assert document["_metadata"]["retrieval_model"] == MINILM
     with pytest.raises(PipelineError, match=r"retrieval_model: .* does not exist"):
-        run(f"retrieval_model={missing}")
+        execute(resolve("rerank", "eval", "demo", [*overrides, f"retrieval_model={missing}"]), main)
 
 
 def test_other_candidates_make_rerankers_new_and_leave_the_first_stage(run, tuned):

@@ -48,6 +48,8 @@ def main(config: EvalConfig, run: StageRun) -> StageResult:
         elif identity := maker.identity_of(name):
             ledger.reuse(name, identity)  # not asked for now: earlier numbers stay while they hold
     if served.failure and not all(ledger.results.systems(item.name) for item in test_sets):
+        ledger.results.metadata = outcome.metadata(config, ledger, {}, {}, served.diagnostics)
+        ledger.save()
         raise PipelineError(served.failure)  # it was the only system: there is nothing else to show
     ledger.drop_the_rest()
 
@@ -117,7 +119,7 @@ def _show(
     breakdowns: dict[str, list[Breakdown]],
 ) -> None:
     """Tables and sentences on standard output, each test set apart."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 160)
     results = ledger.results
     for item in ledger.test_sets:
         kind = kind_of(config, item.name)

@@ -46,7 +46,7 @@ def metadata(
         "eval_data_path": config.eval_data_path,
         "k_values": ledger.k_values,
         **{
-            key: getattr(config, key) if system in there else None
+            key: _model_of(ledger, system) if system in there else None
             for system, key in _MODEL_KEYS.items()
             if hasattr(config, key)
         },
@@ -65,6 +65,11 @@ def metadata(
             for item in ledger.test_sets
         },
     }
+
+
+def _model_of(ledger: Ledger, system: str) -> str:
+    """The model that was measured, which may be another than the one that the configuration names first."""
+    return next(found[system].model for found in ledger.results.provenance.values() if system in found)
 
 
 def main_numbers(ledger: Ledger, headline: list[str]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class RerankSystems(SystemMaker):
         if is_remote(wanted) or Path(resolve_model(wanted)).expanduser().exists():
             return wanted
         fix = "train it (`pipeline embed run`), or set retrieval_model"
-        if before is None:
+        if before is None or "retrieval_model" in self.command_line:
             raise PipelineError(f"retrieval_model: {wanted} does not exist", fix=fix)
         logger.warning(f"retrieval_model {wanted} does not exist: {before} is the first stage ({fix})")
         return before
