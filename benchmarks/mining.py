@@ -16,9 +16,8 @@ from pathlib import Path
 
 from mining_encode import measure_encode
 from mining_mine import PEERS, measure_mine
-from mining_result import Part
 from mining_scale import measure_scale
-from rows import markdown, show
+from parts import run_parts
 from systems import PEER, Setting
 
 from pipeline.errors import PipelineError
@@ -61,28 +60,14 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def tell(name: str, part: Part, arguments: argparse.Namespace) -> None:
-    facts = {
-        "data": str(arguments.data), "peer": PEER, "threads": arguments.threads, "rounds": arguments.rounds,
-        **part.facts, "targets": [item.line() for item in part.targets], "wrong": part.wrong,
-    }  # fmt: skip
-    output = arguments.output
-    show(part.title, part.rows, facts, output.with_stem(f"{output.stem}-{name}") if output else None)
-
-
 def main() -> None:
     arguments = parse()
     setting = Setting("embed", batch=0, skip_steps=0, max_length=arguments.max_length, threads=arguments.threads)
-    parts = []
+    facts = {"data": str(arguments.data), "peer": PEER, "threads": arguments.threads, "rounds": arguments.rounds}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        for name in dict.fromkeys(arguments.part):
-            print(f"{name} …", file=sys.stderr, flush=True)
-            parts.append(PARTS[name](arguments, setting, Path(folder) / name))
-            tell(name, parts[-1], arguments)
-    print(f"\n## Targets\n\n{markdown([item.line() for part in parts for item in part.targets])}")
-    wrong = [item for part in parts for item in part.wrong]
-    if wrong:
-        raise PipelineError("; ".join(wrong))
+        run_parts(
+            arguments.part, lambda name: PARTS[name](arguments, setting, Path(folder) / name), facts, arguments.output
+        )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from mining_data import Questions
-from mining_result import Part, Target
+from parts import Part, Target
 from rows import read_texts
 from systems import MODEL, Setting, measure_gemm, peer_command, run_process
 

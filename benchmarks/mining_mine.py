@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from mining_data import questions_of, write_random, write_repeated
 from mining_encode import encode
-from mining_result import Part, Target
+from parts import Part, Target
 from rows import read_texts
 from systems import MODEL, Setting, peer_command, run_process
 

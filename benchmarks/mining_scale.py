@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from mining_result import Part, Target
+from parts import Part, Target
 from systems import Setting, run_process
 
 SCRIPT = "mining_scale_process.py"

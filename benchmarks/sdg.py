@@ -17,8 +17,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from mining_result import Part, Target
-from rows import markdown, show
+from parts import Part, Target, run_parts
 from sdg_clients import Load, apart, call_for, call_openai, call_ours, keep_answers
 from sdg_documents import stream, write_corpus
 from sdg_server import Behaviour, serving
@@ -142,28 +141,12 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def tell(name: str, part: Part, arguments: argparse.Namespace) -> None:
-    facts = {
-        "delay": arguments.delay, "limit": arguments.limit, **part.facts,
-        "targets": [item.line() for item in part.targets], "wrong": part.wrong,
-    }  # fmt: skip
-    output = arguments.output
-    show(part.title, part.rows, facts, output.with_stem(f"{output.stem}-{name}") if output else None)
-
-
 def main() -> None:
     arguments = parse()
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # openai would ask a proxy for our own machine
-    parts = []
+    facts = {"delay": arguments.delay, "limit": arguments.limit}
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        for name in dict.fromkeys(arguments.part):
-            print(f"{name} …", file=sys.stderr, flush=True)
-            parts.append(PARTS[name](arguments, Path(folder) / name))
-            tell(name, parts[-1], arguments)
-    if targets := [item.line() for part in parts for item in part.targets]:
-        print(f"\n## Targets\n\n{markdown(targets)}")
-    if wrong := [item for part in parts for item in part.wrong]:
-        raise PipelineError("; ".join(wrong))
+        run_parts(arguments.part, lambda name: PARTS[name](arguments, Path(folder) / name), facts, arguments.output)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mining_result import Target
+from parts import Target
 from pipeline_eval.statistics import compare
 from rows import markdown, show
 from sdg_quality_flow import METRICS, Flow, cut, trained_on

@@ -33,8 +33,6 @@ class Family:
     title: str
     architecture: str
     folders: dict[str, str]
-    ready: frozenset[str]
-    """The stages whose code exists; the others say so instead of failing half-way."""
 
     @property
     def default_run_dir(self) -> str:
@@ -57,13 +55,11 @@ EMBED = Family(
     title="Embedding model",
     architecture="bi-encoder: query and passage are embedded apart and compared by cosine",
     folders=_folders("stage1_data_prep"),
-    ready=frozenset(STAGES),
 )
 RERANK = Family(
     name="rerank",
     title="Reranking model",
     architecture="cross-encoder: query and passage are read together and scored",
     folders=_folders("stage1_prep"),
-    ready=frozenset({"finetune"}),
 )
 FAMILIES = {family.name: family for family in (EMBED, RERANK)}

@@ -56,14 +56,15 @@ class PairTokenizer:
     With one, the whole text is tokenised at once and the tokenizer puts its special tokens around it. What was cut is
     counted in `cut`.
 
-    `tokenizer` is one of transformers (fast) or of `tokenizers`.
+    `tokenizer` is one of transformers (fast) or of `tokenizers`. With `keep_end` a passage that is too long loses its
+    start instead of its end.
 
     Raises:
         PipelineError: no fast tokenizer; a template without query or passage, or too long for the contract's length.
     """
 
-    def __init__(self, tokenizer: Any, contract: EncodingContract) -> None:
-        self.rules = _plain_rules(tokenizer)
+    def __init__(self, tokenizer: Any, contract: EncodingContract, *, keep_end: bool = False) -> None:
+        self.rules, self.keep_end = _plain_rules(tokenizer), keep_end
         self.contract, self.limit, self.cut = contract, contract.max_length("pair"), Cut()
         self._read: Callable[[Sequence[str], Sequence[str]], PairTokens] = self._two_segments
         if contract.prompt_template is not None:
@@ -85,7 +86,7 @@ class PairTokenizer:
         for first, second in zip(firsts, seconds, strict=True):
             kept = self._counted(len(first.ids), len(second.ids), room)
             first.truncate(kept.query)
-            second.truncate(kept.passage)
+            second.truncate(kept.passage, direction="left" if self.keep_end else "right")
             pair = self.rules.post_process(first, second, True)
             ids.append(pair.ids)
             starts.append(pair.type_ids.index(1) if 1 in pair.type_ids else len(pair.ids))
@@ -120,8 +121,13 @@ class PairTokenizer:
         ids, cut_from = [], 0
         for name in (first, second):
             start, stop = spans[name]
-            ids += text.ids[cut_from : start + stays[name]]
-            cut_from = stop
+            lost = sizes[name] - stays[name]
+            if self.keep_end and name == "{passage}":
+                ids += text.ids[cut_from:start]
+                cut_from = start + lost
+            else:
+                ids += text.ids[cut_from : stop - lost]
+                cut_from = stop
         return ids + text.ids[cut_from:]
 
     def _counted(self, query: int, passage: int, room: int) -> Room:

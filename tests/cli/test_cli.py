@@ -106,12 +106,6 @@ def test_run_checks_its_range():
         assert shown.returncode == 1 and "sdg, prep, finetune" in shown.stderr
 
 
-def test_rerank_says_that_its_stages_come_later():
-    shown = pipeline("rerank", "export", "-c", "default")
-    assert shown.returncode == 1 and "not built yet" in shown.stderr
-    assert "Not built yet, configurations only: sdg, prep, eval, export, deploy" in pipeline("rerank", "info").stdout
-
-
 def test_execution_profiles_are_read_and_refused_clearly(tmp_path: Path):
     none = pipeline("embed", "sdg", "--run=my-cluster", cwd=tmp_path)
     assert none.returncode == 1 and "env.toml" in none.stderr

@@ -151,3 +151,32 @@ def test_every_key_of_the_default_is_explained(path: Path):
 def test_a_value_that_several_stages_repeat_is_the_same_everywhere(profile, key, stages):
     values = {stage: getattr(resolve("embed", stage, profile).config, key) for stage in stages}
     assert len(set(values.values())) == 1, values
+
+
+@pytest.mark.parametrize("profile", ["default", "demo", "smoke"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {stage: "run_dir" for stage in STAGES},
+        {"finetune": "base_model", "eval": "base_model"},
+        {"finetune": "prompt_template", "eval": "prompt_template"},
+        {"finetune": "rerank_max_length", "eval": "max_length"},
+        {"prep": "query_prefix", "eval": "query_prefix"},
+        {"prep": "passage_prefix", "eval": "passage_prefix"},
+        {"sdg": "corpus_id", "prep": "corpus_id"},
+        {"sdg": "corpus_dir", "eval": "corpus_dir"},
+    ],
+    ids=lambda keys: "-".join(sorted(set(keys.values()))),
+)
+def test_a_value_that_several_stages_of_rerank_repeat_is_the_same_everywhere(profile, keys):
+    values = {stage: getattr(resolve("rerank", stage, profile).config, key) for stage, key in keys.items()}
+    assert len(set(values.values())) == 1, values
+
+
+@pytest.mark.parametrize("profile", ["demo", "smoke"])
+@pytest.mark.parametrize("stage", ["sdg", "prep"])
+def test_the_families_make_their_data_alike(profile, stage):
+    """They differ in where the files go, in nothing else but the split's defaults (which the demo sets)."""
+    embed, rerank = (resolve(family, stage, profile).values() for family in ("embed", "rerank"))
+    different = {name for name in embed if embed[name] != rerank.get(name)}
+    assert different <= {"run_dir", "output_dir", "sdg_input_path", "cache_embeddings_dir"}, different

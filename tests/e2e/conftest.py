@@ -14,24 +14,19 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.family import FAMILIES
 from pipeline.home import workspace
 
-FOLDERS = {
-    "sdg": "stage0_sdg",
-    "prep": "stage1_data_prep",
-    "finetune": "stage2_finetune",
-    "eval": "stage3_eval",
-    "export": "stage4_export",
-    "deploy": "stage5_deploy",
-}
 WAIT_SECONDS = 300
 
 
 class Run:
     """One run directory with its own copy of some demo documents."""
 
-    def __init__(self, root: Path) -> None:
-        self.folder, self.corpus = root / "run", root / "corpus"
+    def __init__(self, root: Path, family: str = "embed") -> None:
+        self.family, self.folder, self.corpus = family, root / "run", root / "corpus"
+        self.also: tuple[str, ...] = ()
+        """Overrides of `run`."""
         for name in ("alarms", "modules", "parts"):
             target = self.corpus / name
             target.mkdir(parents=True)
@@ -42,7 +37,9 @@ class Run:
         options = ["-c", "smoke", f"run_dir={self.folder}"]
         if command in ("run", "sdg", "eval", "status"):
             options.append(f"corpus_dir={self.corpus}")
-        return [sys.executable, "-m", "pipeline", "embed", command, *options, *more]
+        if command in ("run", "status"):
+            options += self.also
+        return [sys.executable, "-m", "pipeline", self.family, command, *options, *more]
 
     def __call__(self, command: str, *more: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "COLUMNS": "160"}
@@ -63,7 +60,7 @@ class Run:
         assert started.wait(timeout=WAIT_SECONDS) != 0
 
     def stage(self, name: str) -> Path:
-        return self.folder / FOLDERS[name]
+        return self.folder / FAMILIES[self.family].folders[name]
 
     def manifest(self, name: str) -> dict:
         return json.loads((self.stage(name) / "manifest.json").read_text())
@@ -78,6 +75,26 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run(tmp_path_factory.mktemp("smoke"))
     run("run")
     return run
+
+
+@pytest.fixture(scope="session")
+def rerank_smoke(smoke: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of the rerank family on the questions of the embed run, whose tuned model is the first stage."""
+    run = Run(tmp_path_factory.mktemp("rerank"), "rerank")
+    run.also = _inputs_of(smoke)
+    run("run", "--from", "prep")
+    return run
+
+
+def _inputs_of(embed: Run) -> tuple[str, ...]:
+    tuned = embed.stage("finetune") / "checkpoints" / "LATEST" / "model" / "consolidated"
+    # The service computes in fp32; so few questions and so little training would show every other rounding.
+    return (
+        f"prep.sdg_input_path={embed.stage('sdg')}",
+        f"eval.retrieval_model={tuned}",
+        "eval.precision=fp32",
+        "eval.top_k=10",
+    )
 
 
 @pytest.fixture

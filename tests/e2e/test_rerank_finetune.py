@@ -1,4 +1,4 @@
-"""`pipeline rerank finetune` through the real command line, on rows that the embed run prepared."""
+"""`pipeline rerank finetune` through the real command line."""
 
 from __future__ import annotations
 
@@ -20,17 +20,12 @@ def rerank(*arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def trained(smoke, tmp_path_factory) -> Path:
+@pytest.fixture
+def trained(rerank_smoke) -> Path:
     """The published reranker of a four-step training with the real model."""
-    run_dir, rows = tmp_path_factory.mktemp("rerank"), smoke.stage("prep")
-    done = rerank(
-        "finetune", "-c", "smoke", f"run_dir={run_dir}", f"val_data_path={rows / 'val.json'}",
-        f"train_data_path={rows / 'train_mined.automodel_unrolled.json'}",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "has no head for reranking" in done.stderr and "rerank finetune: done" in done.stdout
-    return (run_dir / "stage2_finetune" / "checkpoints" / "LATEST" / "model" / "consolidated").resolve()
+    log = (rerank_smoke.stage("finetune") / "logs" / "latest.log").read_text()
+    assert "has no head for reranking" in log
+    return (rerank_smoke.stage("finetune") / "checkpoints" / "LATEST" / "model" / "consolidated").resolve()
 
 
 def test_the_reranker_loads_in_sentence_transformers_and_agrees(trained):

@@ -39,7 +39,6 @@ def run_one(family: Family, stage: str, profile: str, overrides: list[str], dry_
 
         print_plan(plan)
         return 1 if plan.missing else 0
-    _check_ready(family, stage)
     return _start(plan)
 
 
@@ -52,8 +51,6 @@ def run_many(
     _check_whole(resolved)
     if dry_run:
         return _dry_run_many(resolved, force, verbose)
-    for stage in stages:
-        _check_ready(family, stage)
     from pipeline.run.freshness import State, status_of
 
     for number, stage in enumerate(stages, 1):
@@ -153,9 +150,6 @@ def show_info(family: Family) -> None:
     default = resolve(family.name, "finetune").config
     console.print(f"base model (-c default): {default.base_model}", highlight=False)
     console.print(f"run directory (-c default): {default.run_dir}", highlight=False)
-    later = [stage for stage in STAGES if stage not in family.ready]
-    if later:
-        console.print(f"Not built yet, configurations only: {', '.join(later)}", highlight=False)
     console.print(f"next: pipeline {family.name} run --help", style="bold", highlight=False)
 
 
@@ -169,14 +163,6 @@ def _resolve_one(family: Family, stage: str, profile: str, overrides: list[str])
         if "=" not in text:
             raise PipelineError(f"{text!r} is not an override", fix="write it as key=value; options start with --")
     return resolve(family.name, stage, profile, overrides)
-
-
-def _check_ready(family: Family, stage: str) -> None:
-    if stage not in family.ready:
-        raise PipelineError(
-            f"{family.name} {stage} is not built yet: its configuration is here and checked, its code is not",
-            fix="`--dry-run` and `info` work; `pipeline embed …` runs",
-        )
 
 
 def _start(plan: Plan) -> int:

@@ -3,9 +3,9 @@
 Layout of the file::
 
     {"base": {"NDCG": {"NDCG@10": 0.51, …}, "MAP": …, "Recall": …, "Precision": {"P@1": …}, "MRR": …},
-     "finetuned": …, "bm25": …, "nim": …,          the main test set
+     "finetuned": …, "bm25": …, "nim": …, …,       the main test set, by system (`SYSTEMS`)
      "test_sets": {NAME: {"base": …, …}},           every other one
-     "comparisons": [{"test_set", "metric", "a", "b", "delta", "ci95", "p", "verdict", "queries"}],
+     "comparisons": [{"test_set", "metric", "a", "b", "delta", "ci95", "p", "verdict", "queries", …}],
      "_metadata": {…, "measurements": {NAME: {SYSTEM: where it came from}}}}
 """
 
@@ -21,8 +21,10 @@ from pipeline.run.files import read_json, read_jsonl, write_json, write_jsonl
 from pipeline.run.snapshot import sha256_of
 
 FILE_NAME = "eval_results.json"
-SYSTEMS = ("bm25", "base", "finetuned", "nim")
-"""What can be measured, in the order in which it is shown."""
+SYSTEMS = ("bm25", "base_retriever", "retriever", "base", "finetuned", "hybrid", "reranked", "nim")
+"""What can be measured in either family, in the order in which it is measured and shown."""
+VARIANT = "@"
+"""Between the name of a system and another form of its vectors: `finetuned@128`, `finetuned@int8`."""
 
 Metrics = dict[str, dict[str, float]]
 """{"NDCG": {"NDCG@10": value}, "MAP": …, "Recall": …, "Precision": {"P@1": …}, "MRR": …}, means over the questions."""
@@ -30,12 +32,34 @@ QueryScores = dict[str, dict[str, float]]
 """Question id -> {"NDCG@10": value, …}."""
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What using a system showed.
+
+    Attributes:
+        ms_per_query: milliseconds from the question to its ranking, the stages before it included; the corpus is read.
+        size_mb: the weights in memory, in MB of 10**6 bytes; None where they are not here.
+        vector_bytes: what one passage takes in an index; None where there are no vectors.
+        texts, cut: inputs read (passages, or pairs of a reranker), and how many were longer than `max_length` tokens.
+        note: what one must know before believing the numbers.
+    """
+
+    ms_per_query: float | None = None
+    size_mb: float | None = None
+    vector_bytes: int | None = None
+    texts: int | None = None
+    cut: int | None = None
+    max_length: int | None = None
+    note: str | None = None
+
+
 @dataclass
 class Provenance:
     """Where one measurement came from.
 
     `fingerprint` changes when model, contract, number type, test set or metrics change. `scores` is the file of
-    per-question scores, relative to the results; its hash ties the two together.
+    per-question scores, relative to the results; its hash ties the two together. `facts` are what the measuring showed
+    beside the ranking.
     """
 
     fingerprint: str
@@ -47,6 +71,11 @@ class Provenance:
     seconds: float
     scores: str
     scores_sha256: str
+    facts: Facts = field(default_factory=Facts)
+
+    @classmethod
+    def from_json(cls, item: dict[str, Any]) -> Provenance:
+        return cls(**item | {"facts": Facts(**item.get("facts", {}))})
 
 
 @dataclass
@@ -65,7 +94,7 @@ class EvalResults:
 
     def systems(self, test_set: str) -> list[str]:
         """The systems measured on a test set, in the order in which they are shown."""
-        return [name for name in SYSTEMS if name in self.measurements.get(test_set, {})]
+        return in_order(self.measurements.get(test_set, {}))
 
     def value(self, test_set: str, system: str, metric: str) -> float:
         """One number, by its name ("NDCG@10")."""
@@ -104,13 +133,20 @@ class EvalResults:
             by_set = {results.main: document, **document["test_sets"]}
             for test_set, systems in metadata.pop("measurements").items():
                 for system, item in systems.items():
-                    results.put(test_set, system, by_set[test_set][system], Provenance(**item))
+                    results.put(test_set, system, by_set[test_set][system], Provenance.from_json(item))
         except (KeyError, TypeError, AttributeError) as error:
             raise PipelineError(
                 f"{path} is not a result file of this version ({error!r})", fix="move it away and run eval again"
             ) from error
         results.metadata = metadata
         return results
+
+
+def in_order(systems: Iterable[str]) -> list[str]:
+    """Systems as they are shown, unknown ones left out; variants follow their system, in the order given."""
+    named = [(name.partition(VARIANT), name) for name in systems]
+    known = [(SYSTEMS.index(system), mark, name) for (system, mark, _), name in named if system in SYSTEMS]
+    return [name for *_, name in sorted(known, key=lambda item: item[:2])]
 
 
 def write_query_scores(path: Path, scores: QueryScores, ranking: dict[str, list[tuple[str, float]]]) -> str:

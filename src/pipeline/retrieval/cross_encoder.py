@@ -23,8 +23,11 @@ class CrossEncoder(nn.Module):
     """Scores of pairs.
 
     With a `head` (fp32, one output) `body` gives token vectors, which are pooled as the contract says. Without one
-    `body` is a ready `…ForSequenceClassification` that has its own pooling and head.
+    `body` is a ready `…ForSequenceClassification` that has its own pooling and head. `trained` is False where the head
+    was drawn at random when the model was loaded.
     """
+
+    trained = True
 
     def __init__(self, body: nn.Module, head: nn.Linear | None, tokenizer: Any, contract: EncodingContract) -> None:
         super().__init__()
@@ -60,7 +63,9 @@ class CrossEncoder(nn.Module):
             tokenizer_hash=tokenizer_hash(parts.tokenizer),
             dtype=str(dtype).split(".")[1],
         )
-        return cls(parts.body, parts.head, parts.tokenizer, contract).to(device).eval()
+        model = cls(parts.body, parts.head, parts.tokenizer, contract).to(device).eval()
+        model.trained = parts.trained
+        return model
 
     @property
     def device(self) -> torch.device:

@@ -34,12 +34,13 @@ _INITIAL_SPREAD = 0.02
 
 @dataclass(frozen=True)
 class RerankParts:
-    """`head` is None where `body` is a ready classifier. `pooling` is the one that goes with the head."""
+    """`head` is None where `body` is a ready classifier. `pooling` goes with the head; `trained`: it is no new one."""
 
     body: nn.Module
     head: nn.Linear | None
     tokenizer: Any
     pooling: str
+    trained: bool = True
 
 
 def load_body_and_head(
@@ -57,7 +58,7 @@ def load_body_and_head(
     if saved is None and not options.extract_submodel and _has_own_head(files.settings):
         return _ready(files, pooling, dtype, options)
     body, tokenizer = load_transformer(reference, dtype, options, task="rerank")
-    return RerankParts(body, saved or _new_head(body, reference, seed), tokenizer, pooling)
+    return RerankParts(body, saved or _new_head(body, reference, seed), tokenizer, pooling, saved is not None)
 
 
 def _saved_head(files: ModelFiles, options: LoadOptions) -> nn.Linear | None:
@@ -115,7 +116,7 @@ def _registered(files: ModelFiles, pooling: str, dtype: torch.dtype, options: Lo
     model = whole.base_model
     settle_direction(model, files, options)
     if any("score" in name for name in report["missing_keys"]):
-        return RerankParts(model, _new_head(model, files.reference, seed), tokenizer, pooling)
+        return RerankParts(model, _new_head(model, files.reference, seed), tokenizer, pooling, trained=False)
     own = files.settings.get("pooling") or pooling
     temperature = files.settings.get("temperature") or 1.0
     logger.info("%s is a ready reranker: its head is kept, with pooling=%s and its scores divided by %g",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pipeline.schemas.common import StageConfig
 from pipeline.schemas.fields import key
@@ -13,6 +13,8 @@ from pipeline.schemas.finetune import PROMPT_TEMPLATE, template_problems
 @dataclass(kw_only=True)
 class ExportConfig(StageConfig):
     """A checkpoint in, ONNX (and TensorRT) that gives the same numbers out."""
+
+    version: ClassVar[int] = 2
 
     output_dir: str = key("${run_dir}/stage4_export", "Folder of the stage.", affects_output=False)
     model_path: str = key(
@@ -39,9 +41,8 @@ class ExportConfig(StageConfig):
     trt_min_seq_len: int = key(3, "Shortest sequence of the engine.", gt=0)
     trt_opt_seq_len: int = key(128, "Sequence length the engine is tuned for.", gt=0)
     trt_max_seq_len: int | None = key(None, "Longest sequence of the engine; null takes the model's own.", gt=0)
-    parity_texts: int = key(64, "Texts compared between torch and ONNX, at three batch sizes.", ge=8)
-    parity_min_cosine: float = key(
-        0.9999, "Lowest cosine between torch and ONNX vectors; lower fails the stage. fp16: at most 0.999.", gt=0, le=1
+    parity_texts: int = key(
+        64, "Texts (of a reranker: pairs) compared between torch and ONNX, at three batch sizes.", ge=8
     )
 
     def problems(self) -> list[tuple[str, str]]:
@@ -59,6 +60,10 @@ class ExportConfig(StageConfig):
 class EmbedExportConfig(ExportConfig):
     """export for bi-encoders: pooling and normalisation inside the graph, output `embeddings`."""
 
+    parity_min_cosine: float = key(
+        0.9999, "Lowest cosine between torch and ONNX vectors; lower fails the stage. fp16: at most 0.999.", gt=0, le=1
+    )
+
 
 @dataclass(kw_only=True)
 class RerankExportConfig(ExportConfig):
@@ -73,8 +78,16 @@ class RerankExportConfig(ExportConfig):
     )
     export_to_trt: bool = key(False, "Build a TensorRT engine after the ONNX model.")
     trt_opt_seq_len: int = key(256, "Sequence length the engine is tuned for.", gt=0)
+    parity_max_logit_diff: float = key(
+        0.001,
+        "Largest difference between torch's and ONNX's logit, in standard deviations of torch's logits; more fails the "
+        "stage. fp16: at least 0.02.",
+        gt=0,
+    )
     calibration_query: str = key("what information is relevant to this query?", "Query of the calibration pairs.")
-    prompt_template: str = key(PROMPT_TEMPLATE, "How query and passage become one text.")
+    prompt_template: str | None = key(
+        PROMPT_TEMPLATE, "How query and passage become one text; the model's own contract comes first."
+    )
 
     def problems(self) -> list[tuple[str, str]]:
         return super().problems() + template_problems(self.prompt_template)

@@ -137,10 +137,12 @@ def test_dimensions_may_be_said_if_right(client):
     assert len(client.embeddings.create(model="custom", input="a", dimensions=384).data[0].embedding) == 384
 
 
-def test_an_unknown_path_has_openais_shape_too(deployment):
+def test_an_unknown_path_says_what_is_served(deployment):
     with pytest.raises(HTTPError) as caught:
-        get(deployment, "/v1/nothing")
-    assert caught.value.code == 404 and "error" in json.load(caught.value)
+        get(deployment, "/v1/ranking")
+    assert caught.value.code == 404
+    message = json.load(caught.value)["error"]["message"]
+    assert "/v1/ranking: Not Found" in message and "embeddings: POST /v1/embeddings" in message
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")

@@ -32,7 +32,7 @@ def run(model, requests, max_tokens=64):
     async def all_at_once():
         batcher = Batcher(model, max_tokens)
         try:
-            return await asyncio.gather(*(batcher.encode(each) for each in requests), return_exceptions=True)
+            return await asyncio.gather(*(batcher.compute(each) for each in requests), return_exceptions=True)
         finally:
             batcher.close()
 
@@ -48,6 +48,11 @@ def test_every_request_gets_its_own_rows_in_order(requests):
     for tokens, vectors in zip(numbered, replies, strict=True):
         assert vectors.tolist() == [[len(item), item[0]] for item in tokens]
     assert all(len(batch) * max(batch) <= 64 for batch in model.batches)
+
+
+def test_a_model_may_give_one_number_for_each_text():
+    replies = run(lambda tokens: np.array([item[0] for item in tokens], dtype=np.float32), [[text(9, 3), text(2, 8)]])
+    assert replies[0].tolist() == [3, 8]
 
 
 def test_requests_that_wait_together_are_computed_together():
@@ -73,8 +78,8 @@ def test_a_failure_reaches_the_request_and_the_next_one_works():
     async def one_after_another():
         batcher = Batcher(Model(), 64)
         with pytest.raises(RuntimeError, match="negative"):
-            await batcher.encode([text(3, -1)])
-        vectors = await batcher.encode([text(3, 7)])
+            await batcher.compute([text(3, -1)])
+        vectors = await batcher.compute([text(3, 7)])
         batcher.close()
         return vectors
 

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pipeline_deploy.app import Limits
 from pipeline_deploy.artifacts import open_artifact
 from pipeline_deploy.launch import start_detached, wait_until_ready
 from pipeline_deploy.ports import check_port, reachable_url
 from pipeline_deploy.server import Settings
+from pipeline_deploy.serving import Limits
 
 from pipeline.errors import PipelineError
 from pipeline.run.service import Health, answers, describe, health, is_alive, read_service, stop, tail
@@ -120,7 +120,7 @@ def test_nvidias_container_says_that_it_arrives_later(new_deployment):
 
 def test_every_missing_file_is_named_at_once(tmp_path):
     with pytest.raises(PipelineError) as caught:
-        open_artifact(tmp_path)
+        open_artifact(tmp_path, "embed")
     for name in ("model.onnx", "tokenizer.json", "encoding_contract.json", "metadata.json"):
         assert f"{name} is missing" in caught.value.message
 
@@ -131,22 +131,23 @@ def test_damaged_files_are_named(copy_of_export):
         stream.seek(5000)
         stream.write(b"\0\0\0\0")
     with pytest.raises(PipelineError) as caught:
-        open_artifact(copy_of_export)
+        open_artifact(copy_of_export, "embed")
     assert "tokenizer.json cannot be read" in caught.value.message
     assert "model.onnx is not the file that was exported" in caught.value.message
 
 
 def test_the_folder_above_an_export_leads_to_it(exported):
     with pytest.raises(PipelineError) as caught:
-        open_artifact(exported.parent)
+        open_artifact(exported.parent, "embed")
     assert caught.value.fix == f"set model_dir={exported}"
 
 
-def test_a_contract_of_another_family_is_refused(copy_of_export):
-    path = copy_of_export / "encoding_contract.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "family": "rerank"}))
-    with pytest.raises(PipelineError, match="rerank family"):
-        open_artifact(copy_of_export)
+def test_a_model_of_another_family_is_refused(exported, exported_reranker):
+    with pytest.raises(PipelineError, match="is of the embed family, this is `pipeline rerank deploy`") as caught:
+        open_artifact(exported, "rerank")
+    assert caught.value.fix == "use `pipeline embed deploy` for it"
+    with pytest.raises(PipelineError, match="is of the rerank family, this is `pipeline embed deploy`"):
+        open_artifact(exported_reranker, "embed")
 
 
 def test_a_server_that_cannot_load_its_model_is_reported_with_its_log(copy_of_export, new_deployment):
@@ -186,13 +187,13 @@ def test_a_server_that_never_answers_is_stopped_unless_it_is_to_be_kept(tmp_path
 
 
 def test_settings_survive_the_command_line(tmp_path):
-    settings = Settings(tmp_path, "::1", 9000, "my model", Limits(10, 20), 3)
+    settings = Settings("rerank", tmp_path, "::1", 9000, "my model", Limits(10, 20), 3)
     assert Settings.parse(settings.arguments()) == settings
     assert Settings.parse(replace(settings, threads=None).arguments()).threads is None
 
 
 def test_a_detached_server_is_in_a_session_of_its_own(tmp_path, free_port):
-    settings = Settings(tmp_path / "nothing", "127.0.0.1", free_port, "custom", Limits())
+    settings = Settings("embed", tmp_path / "nothing", "127.0.0.1", free_port, "custom", Limits())
     process = start_detached(settings, tmp_path / "server.log")
     try:
         assert os.getsid(process.pid) != os.getsid(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import logging
 import threading
@@ -11,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
 
+from pipeline.assets import resolve_model
+from pipeline.contract import EncodingContract
 from pipeline.records.beir import TestSet, write_beir
 from pipeline.records.passages import Passage
 
@@ -58,6 +64,32 @@ def run_dir(tmp_path: Path, tiny: TestSet) -> Path:
     return tmp_path
 
 
+def _tiny_bert(folder: Path, kind: type, seed: int) -> Path:
+    """A random two-layer BERT under MiniLM's tokenizer: everything a real one has, in milliseconds."""
+    torch.manual_seed(seed)
+    config = BertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, num_labels=1,
+        max_position_embeddings=64,
+    )  # fmt: skip
+    kind(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(resolve_model("embedded:all-MiniLM-L6-v2")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A body without a head and without a contract."""
+    return _tiny_bert(tmp_path_factory.mktemp("body"), BertModel, 0)
+
+
+@pytest.fixture(scope="session")
+def tiny_reranker(tmp_path_factory) -> Path:
+    """A reranker with a head of its own, under the contract that finetune would write."""
+    folder = _tiny_bert(tmp_path_factory.mktemp("reranker"), BertForSequenceClassification, 1)
+    EncodingContract("rerank", str(folder), rerank_max_length=32).save(folder)
+    return folder
+
+
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
     """Every line the `pipeline` logger was given during the test."""
@@ -81,31 +113,42 @@ Answer = Callable[[dict[str, Any], int], tuple[int, Any, dict[str, str]]]
 
 
 class Service:
-    """A real HTTP server with the API of an embedding service. `answer` decides each reply to /v1/embeddings."""
+    """A real HTTP server with the API of a model. `answer` decides each reply to a POST; bytes are sent as they are.
 
-    def __init__(self, answer: Answer, models: list[str], ready: int = 200) -> None:
+    `pages`: path -> body, or status, of the GETs it answers beside /v1/health/ready; without it /v1/models alone.
+    `paths` and `keys` are the POSTs' paths and authorization headers.
+    """
+
+    def __init__(self, answer: Answer, models: list[str], ready: int = 200, pages: dict[str, Any] | None = None):
         self.requests: list[dict[str, Any]] = []
-        service = self
+        self.paths: list[str] = []
+        self.keys: list[str | None] = []
+        known = {"/v1/models": {"data": [{"id": name} for name in models]}} if pages is None else pages
+        service, numbers = self, itertools.count()
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                if self.path == "/v1/models":
-                    self._reply(200, {"data": [{"id": name} for name in models]}, {})
+                if self.path in known:
+                    found = known[self.path]
+                    self._reply(*((found, {}, {}) if isinstance(found, int) else (200, found, {})))
                 else:
                     self._reply(ready if self.path == "/v1/health/ready" else 404, {}, {})
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 service.requests.append(body)
-                self._reply(*answer(body, len(service.requests) - 1))
+                service.paths.append(self.path)
+                service.keys.append(self.headers["authorization"])
+                self._reply(*answer(body, next(numbers)))
 
             def _reply(self, status: int, body: Any, headers: dict[str, str]) -> None:
-                data = json.dumps(body).encode()
+                data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
-                for name, value in {**headers, "content-length": str(len(data))}.items():
+                for name, value in {"content-length": str(len(data)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(data)
+                with contextlib.suppress(ConnectionError):  # a client that waits no longer
+                    self.wfile.write(data)
 
             def log_message(self, *_: Any) -> None:
                 """Quiet."""
@@ -121,11 +164,13 @@ class Service:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Service]]:
-    """serve(answer, models=["custom"], ready=200) starts a service that stops with the test."""
+    """serve(answer, models=["custom"], ready=200, pages=None) starts a service that stops with the test."""
     started: list[Service] = []
 
-    def start(answer: Answer, models: tuple[str, ...] = ("custom",), ready: int = 200) -> Service:
-        started.append(Service(answer, list(models), ready))
+    def start(
+        answer: Answer, models: tuple[str, ...] = ("custom",), ready: int = 200, pages: dict[str, Any] | None = None
+    ) -> Service:
+        started.append(Service(answer, list(models), ready, pages))
         return started[-1]
 
     yield start

@@ -13,10 +13,11 @@ from pipeline_eval.ledger import Ledger
 from pipeline.assets import model_content
 from pipeline.errors import PipelineError
 from pipeline.records.beir import TestSet
-from pipeline.records.results import FILE_NAME, EvalResults
+from pipeline.records.results import FILE_NAME, EvalResults, Facts
 
 KS = [1, 10]
 BASE = Identity("some/model", "weights-1", "contract-1", "float32")
+FACTS = Facts(ms_per_query=1.5, size_mb=90.9, texts=6, cut=1, max_length=256, note="untrained head")
 TUNED = replace(BASE, model="/run/consolidated", content="weights-2")
 
 
@@ -33,7 +34,7 @@ def measured(folder, sets, systems=(("base", BASE), ("finetuned", TUNED)), k_val
     ledger = Ledger(folder, sets, k_values)
     for name, identity in systems:
         for item in ledger.reuse(name, identity):
-            ledger.record(name, item, identity, perfect(item), 0.1)
+            ledger.record(name, item, identity, perfect(item), 0.1, FACTS)
     ledger.drop_the_rest()
     ledger.save()
     return ledger
@@ -62,6 +63,7 @@ def test_load_gives_back_what_was_saved(tmp_path, sets):
     again = EvalResults.load(tmp_path)
     assert again.measurements == ledger.results.measurements
     assert again.provenance == ledger.results.provenance
+    assert again.provenance["people"]["base"].facts == FACTS
     assert again.value("people", "base", "Recall@1") == 1 and again.systems("people") == ["base", "finetuned"]
 
 

@@ -64,7 +64,7 @@ def test_a_copy_of_the_base_is_indistinguishable_from_it(run_dir, tuned, capsys)
     assert failure is None
     assert document["base"] == document["finetuned"]
     assert document["base"]["NDCG"]["NDCG@10"] > 0.8  # an easy set
-    assert set(document["test_sets"]["people"]) == {"base", "finetuned", "bm25"}
+    assert set(document["test_sets"]["people"]) == {"base", "finetuned", "bm25", "hybrid"}
     copies = [item for item in document["comparisons"] if item["a"] == "base"]
     assert {item["test_set"] for item in copies} == {"synthetic", "people"}
     assert all(
@@ -74,12 +74,14 @@ def test_a_copy_of_the_base_is_indistinguishable_from_it(run_dir, tuned, capsys)
     assert "tuned is not clearly different from base on people" in shown
     assert "fewer than 50 questions" in log
     manifest = Manifest.load(run_dir / "stage3_eval")
+    files = [f"{system}.jsonl" for system in ("base", "finetuned", "bm25", "hybrid")]
+    files += ["bm25_candidates.jsonl", "finetuned_candidates.jsonl", "breakdown.json", "breakdown.md"]
     assert set(manifest.outputs) == {FILE_NAME} | {
-        f"{test_set}/{system}.jsonl" for test_set in ("synthetic", "people") for system in ("base", "finetuned", "bm25")
+        f"{name}/{file}" for name in ("synthetic", "people") for file in files
     }
 
     _, again, log = run(run_dir)
-    for system in ("bm25", "base", "finetuned"):
+    for system in ("bm25", "base", "finetuned", "hybrid"):
         assert f"{system}: reused for synthetic, people" in log
     assert again["comparisons"] == document["comparisons"] and again["base"] == document["base"]
 
@@ -127,6 +129,42 @@ def test_a_served_model_that_drifts_fails_after_saving(run_dir, tuned, serve, ca
     failure, document, _ = run(run_dir, *asked, "fail_on_nim_metric_drift=true")
     assert "drifts" in failure
     assert document["nim"] and document["_metadata"]["nim_metric_comparison"]["within_tolerance"] is False
+
+
+def test_a_reranker_behind_the_embedding_model_is_one_more_system(run_dir, tuned, tiny_reranker, capsys):
+    _, document, _ = run(run_dir, f"reranker_model={tiny_reranker}", "top_k=4", "k_values=[1, 3]", "eval_bm25=false")
+    assert set(document["test_sets"]["people"]) == {"base", "finetuned", "reranked"}  # no BM25, so nothing to fuse
+    candidates = document["_metadata"]["candidates"]["synthetic"]
+    assert (candidates["system"], candidates["top_k"]) == ("finetuned", 4)
+    pairs = {(item["a"], item["b"]) for item in document["comparisons"]}
+    assert pairs == {("base", "finetuned"), ("finetuned", "reranked")}
+    _, document, _ = run(run_dir, "k_values=[1, 3]", "eval_bm25=false")
+    assert set(document["test_sets"]["people"]) == {"base", "finetuned"}
+
+
+def test_vectors_of_an_earlier_run_are_used_again(run_dir, tuned):
+    run(run_dir, "eval_base=false")
+    _, document, log = run(run_dir, "eval_base=false", "k_values=[1, 3]")  # other metrics: everything is measured anew
+    assert "6 of 6 passage vectors are there already" in log
+    assert document["_metadata"]["measurements"]["people"]["finetuned"]["facts"]["texts"] == 6
+
+
+def test_a_service_that_fails_half_way_costs_only_its_own_numbers(run_dir, tuned, serve, capsys):
+    def refuse(body, number):
+        return 400, {"error": "no"}, {}
+
+    asked = ("eval_nim=true", "eval_bm25=false", f"nim_url={serve(refuse).url}", "fail_on_nim_metric_drift=true")
+    failure, document, _ = run(run_dir, *asked)
+    assert failure.startswith("the served model could not be measured: ") and "400" in failure
+    assert "nim" not in document and document["_metadata"]["nim_diagnostics"]["error"] == failure
+    assert {(item["a"], item["b"]) for item in document["comparisons"]} == {("base", "finetuned")}
+    assert "tuned is not clearly different from base on people" in capsys.readouterr().out
+
+
+def test_a_service_that_fails_alone_is_an_error(run_dir, serve):
+    url = serve(lambda body, number: (400, {}, {})).url
+    with pytest.raises(PipelineError, match="the served model could not be measured"):
+        run(run_dir, "eval_nim=true", "eval_base=false", "eval_bm25=false", "eval_finetuned=false", f"nim_url={url}")
 
 
 def test_a_missing_tuned_model_is_skipped_or_an_error(run_dir, capsys):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pipeline_eval.judge import compare_systems, headline_metrics
 from pipeline_eval.report import p_text
-from pipeline_eval.statistics import compare
+from pipeline_eval.statistics import compare, minimum_detectable_effect
 
 
 def column(values) -> np.ndarray:
@@ -93,6 +93,28 @@ def test_unlike_shapes_are_refused():
         compare(np.zeros((3, 1)), np.zeros((4, 1)))
 
 
+def test_the_detectable_effect_is_found_four_times_out_of_five():
+    """300 test sets of 80 questions whose true difference is the detectable one: 80 % of them give p < 0.05."""
+    spread = 0.2
+    detectable = 2.8016 * spread / np.sqrt(80)  # the z-values of 97.5 % and 80 %: 1.9600 + 0.8416
+    differences = np.random.default_rng(6).normal(detectable, spread, (80, 300))
+    found = compare(np.zeros_like(differences), differences, samples=800)
+    assert np.mean([item.p < 0.05 for item in found]) == pytest.approx(0.8, abs=0.06)
+    assert np.mean([item.detectable for item in found]) == pytest.approx(detectable, rel=0.02)
+
+
+def test_four_times_the_questions_halve_the_detectable_effect():
+    differences = np.random.default_rng(7).normal(0.5, 0.3, 400)
+    more = minimum_detectable_effect(np.tile(differences, 4))
+    assert more == pytest.approx(minimum_detectable_effect(differences) / 2, rel=0.01)
+    assert minimum_detectable_effect(differences + 10) == pytest.approx(minimum_detectable_effect(differences))
+
+
+@pytest.mark.parametrize("differences", [[0.5], [0.0, 0.0, 0.0], [0.1, 0.1, 0.1]])
+def test_without_spread_there_is_no_detectable_effect(differences):
+    assert minimum_detectable_effect(np.array(differences)) is None
+
+
 @pytest.mark.parametrize(("k_values", "k"), [([1, 5, 10, 100], 10), ([1, 5], 5), ([8, 12], 12), ([1, 60], 1)])
 def test_headline_takes_the_nearest_cut_off(k_values, k):
     assert headline_metrics(k_values) == [f"NDCG@{k}", f"Recall@{k}"]
@@ -105,12 +127,13 @@ def test_comparisons_have_the_documented_keys():
         system: {f"q{i}": {"NDCG@10": value, "Recall@10": value} for i in range(60)}
         for system, value in (("base", 0.2), ("finetuned", 0.6), ("bm25", 0.9))
     }
-    found = compare_systems("demo_test", scores, metrics, 500, 42)
+    pairs = [("base", "finetuned"), ("bm25", "finetuned"), ("finetuned", "nim")]  # the last one is not there
+    found = compare_systems("demo_test", scores, pairs, metrics, 500, 42)
     assert {(item["a"], item["b"], item["metric"]) for item in found} == {
         (a, "finetuned", metric) for a in ("base", "bm25") for metric in ("NDCG@10", "Recall@10")
     }
     first = next(item for item in found if item["a"] == "base")
-    assert set(first) == {"test_set", "metric", "a", "b", "delta", "ci95", "p", "verdict", "queries"}
+    assert set(first) >= {"test_set", "metric", "a", "b", "delta", "ci95", "p", "verdict", "detectable", "queries"}
     assert (first["test_set"], first["delta"], first["verdict"], first["queries"]) == ("demo_test", 0.4, "better", 60)
     assert {item["verdict"] for item in found if item["a"] == "bm25"} == {"worse"}
 

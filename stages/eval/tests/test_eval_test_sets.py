@@ -7,19 +7,22 @@ import shutil
 
 import pytest
 from pipeline_eval.identity import digest_of
-from pipeline_eval.test_sets import load_test_sets
+from pipeline_eval.test_sets import FURTHER, GUARD, HUMAN, MAIN, kind_of, load_test_sets
 
 from pipeline.errors import PipelineError
 from pipeline.records.beir import TestSet, write_beir
+from pipeline.schemas.eval import EmbedEvalConfig
 
 
-def load(run_dir, corpus_dir="documents", own_corpus="documents", sets=("people",)):
+def load(run_dir, corpus_dir="documents", own_corpus="documents", sets=("people",), **keys):
     return load_test_sets(
-        run_dir / "stage1_data_prep" / "eval_beir",
-        "synthetic",
-        {name: run_dir / f"{name}.jsonl" for name in sets},
-        run_dir / corpus_dir,
-        run_dir / own_corpus if own_corpus else None,
+        EmbedEvalConfig(
+            eval_data_path=str(run_dir / "stage1_data_prep" / "eval_beir"),
+            question_sets={name: str(run_dir / f"{name}.jsonl") for name in sets},
+            corpus_dir=str(run_dir / corpus_dir),
+            question_sets_corpus=str(run_dir / own_corpus) if own_corpus else None,
+            **keys,
+        )
     )
 
 
@@ -77,6 +80,24 @@ def test_own_questions_without_a_named_corpus_must_fit(run_dir):
     add_question(run_dir, doc="unread.md", quote="x")
     with pytest.raises(PipelineError, match=r"no passage comes from document 'unread\.md'"):
         load(run_dir, own_corpus=None)
+
+
+def test_further_sets_bring_their_own_corpus(run_dir, tiny):
+    """Also over a corpus whose question sets are skipped."""
+    one = {"d_2": tiny.corpus["d_2"]}
+    other = TestSet("other", one, {"x": "cistern alarm"}, {"x": {"d_2": 1}})
+    folder = str(write_beir(run_dir / "other", other))
+    sets = load(run_dir, sets=(), test_sets={"more": folder}, guard_sets={"kept": folder})
+    assert [item.name for item in sets] == ["synthetic", "more", "kept"]
+    assert sets[1].corpus == sets[2].corpus == one
+    config = EmbedEvalConfig(question_sets={"people": "x"}, test_sets={"more": "x"}, guard_sets={"kept": "x"})
+    kinds = [kind_of(config, name) for name in ("synthetic", "people", "more", "kept")]
+    assert kinds == [MAIN, HUMAN, FURTHER, GUARD]
+
+
+def test_two_sets_of_one_name_and_names_of_own_folders_are_refused():
+    config = EmbedEvalConfig(test_sets={"synthetic": "x", "cache_embeddings": "y"}, guard_sets={"a b": "z"})
+    assert [key for key, _ in config.problems()] == ["test_sets", "test_sets", "guard_sets"]
 
 
 def test_few_questions_are_warned_of(run_dir, logged):

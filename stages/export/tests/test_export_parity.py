@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline_export.parity import Reference, compare
+from pipeline_export.parity import Reference
 from pipeline_export.texts import ParityText, parity_texts
+from pipeline_export.vector_parity import compare
 
 from pipeline.contract import EncodingContract
 from pipeline.errors import PipelineError

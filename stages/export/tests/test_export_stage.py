@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib.machinery
 import json
+from functools import partial
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from pipeline_export import main as stage
+from pipeline_export.families import FAMILIES
 from pipeline_export.graph import write_graph
-from pipeline_export.package import write_metadata, write_package
 from tokenizers import Tokenizer
 
 from pipeline.contract import EncodingContract
@@ -19,6 +20,7 @@ from pipeline.errors import PipelineError
 from pipeline.retrieval.encoder import BiEncoder
 from pipeline.retrieval.onnx_encoder import OnnxEncoder
 from pipeline.run.snapshot import sha256_of
+from pipeline.schemas.export import EmbedExportConfig
 
 SHAPES = [(1, 1), (1, 3), (1, 256), (7, 5), (32, 64), (2, 1)]
 
@@ -108,10 +110,10 @@ def test_an_export_that_differs_is_not_published_and_the_older_one_stays(make_ti
     _, folder = export(model_dir)
     before = {path.name: sha256_of(path) for path in (folder / "onnx").iterdir()}
 
-    def broken(model, target, opset):
+    def broken(traced, target, opset):
         with torch.no_grad():
-            model.model.embeddings.word_embeddings.weight[1000:] *= -1
-        return write_graph(model, target, opset)
+            traced.body.embeddings.word_embeddings.weight[1000:] *= -1
+        return write_graph(traced, target, opset)
 
     monkeypatch.setattr(stage, "write_graph", broken)
     with pytest.raises(PipelineError, match="does not give torch's vectors") as caught:
@@ -167,15 +169,13 @@ def test_a_checkpoint_alone_can_be_exported(make_tiny, export, tmp_path):
         export(model_dir, f"parity_data_path={tmp_path / 'nowhere'}")
 
 
-def test_large_models_keep_their_weights_in_one_file_beside_the_graph(make_tiny, tmp_path):
+def test_large_models_keep_their_weights_in_one_file_beside_the_graph(make_tiny, tmp_path, monkeypatch):
     model_dir, out = make_tiny(), tmp_path / "out"
     out.mkdir()
     contract = EncodingContract.load(model_dir)
     model = BiEncoder.load(str(model_dir), contract)
-    write_graph(model, out, 17, external_above=1000)
-    written = write_package(model, model_dir, contract, out)
-    exported = OnnxEncoder.load(out)
-    write_metadata(out, model_dir, written, exported.session, "fp32", 17)
+    monkeypatch.setattr(stage, "write_graph", partial(write_graph, external_above=1000))
+    exported = stage.write_export(FAMILIES[EmbedExportConfig], model, model_dir, contract, out, "fp32", 17)
     assert set(json.loads((out / "metadata.json").read_text())["files"]) == {"model.onnx", "model.onnx.data"}
     assert (out / "model.onnx").stat().st_size < 500_000 < (out / "model.onnx.data").stat().st_size
     tokens = model.tokenize(["one", "two words"], "passage")

@@ -1,17 +1,15 @@
-"""The requests and replies of the service: OpenAI's embeddings API with NIM's `input_type` and `truncate`."""
+"""What the routes of the service share: reading a body, refusing it, and the shape of an error."""
 
 from __future__ import annotations
 
-import base64
-from typing import Any, Literal
+from typing import Any, TypeVar
 
-import numpy as np
 import orjson
 from fastapi import Request, Response
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError
 
-InputType = Literal["query", "passage"]
 MOST_BODY_BYTES = 64 * 2**20
+Body = TypeVar("Body", bound=BaseModel)
 
 
 class ApiError(Exception):
@@ -22,86 +20,27 @@ class ApiError(Exception):
         self.status, self.message, self.code, self.param = status, message, code, param
 
 
-class EmbeddingRequest(BaseModel):
-    """Body of POST /v1/embeddings. Unknown fields are ignored, as OpenAI's clients send some."""
-
-    input: str | list[str] = Field(description="One text or a list of texts.")
-    model: str = Field(description="The served model's name; `NAME-query` and `NAME-passage` stand for input_type.")
-    input_type: InputType | None = Field(
-        None, description="Which prompt of the model is put before the texts. Without it: query."
-    )
-    encoding_format: Literal["float", "base64"] = Field(
-        "float", description="`base64`: little-endian float32, as OpenAI's clients ask for."
-    )
-    truncate: Literal["NONE", "START", "END"] = Field(
-        "END", description="Texts that are too long: refuse them, cut their start, or cut their end."
-    )
-    dimensions: int | None = Field(None, description="Must be the model's own dimension if given.")
-
-    @field_validator("input", mode="before")
-    @classmethod
-    def _texts_only(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            if not value:
-                raise ValueError("must not be an empty list")
-            if any(isinstance(item, (int, list)) for item in value):
-                raise ValueError("token ids are not accepted, send texts")
-        if value == "" or (isinstance(value, list) and "" in value):
-            raise ValueError("must not be an empty text")
-        return value
-
-    @property
-    def texts(self) -> list[str]:
-        return [self.input] if isinstance(self.input, str) else self.input
-
-    def kind(self, served_name: str) -> InputType:
-        """The prompt to use; checks the model's name on the way.
-
-        Raises:
-            ApiError: another model is asked for, or name and input_type disagree.
-        """
-        by_name: dict[str, InputType | None] = {
-            served_name: None,
-            f"{served_name}-query": "query",
-            f"{served_name}-passage": "passage",
-        }
-        if self.model not in by_name:
-            raise ApiError(
-                404, f"the model {self.model!r} is not served here, {served_name!r} is", "model_not_found", "model"
-            )
-        named = by_name[self.model]
-        if named and self.input_type and named != self.input_type:
-            raise ApiError(400, f"model {self.model!r} contradicts input_type {self.input_type!r}", param="input_type")
-        return named or self.input_type or "query"
+def wrong_model(asked: str, served: str) -> ApiError:
+    """The refusal of a request for another model."""
+    return ApiError(404, f"the model {asked!r} is not served here, {served!r} is", "model_not_found", "model")
 
 
-def embedding_reply(vectors: np.ndarray, model: str, tokens: int, encoding: str) -> Response:
-    """OpenAI's reply for fp32 vectors [texts, dimension]."""
-    if encoding == "base64":
-        rows = [base64.b64encode(row).decode("ascii") for row in np.ascontiguousarray(vectors, dtype="<f4")]
-    else:
-        rows = list(np.ascontiguousarray(vectors, dtype=np.float32))
-    body = {
-        "object": "list",
-        "data": [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)],
-        "model": model,
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    }
-    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
+def json_reply(body: Any, status: int = 200) -> Response:
+    """JSON of plain values and numpy numbers; an fp32 number has as many digits as it needs."""
+    return Response(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type="application/json")
 
 
 def error_reply(status: int, message: str, code: str | None = None, param: str | None = None) -> Response:
     """OpenAI's error body."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
-    body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    return Response(orjson.dumps(body), status, media_type="application/json")
+    return json_reply({"error": {"message": message, "type": kind, "param": param, "code": code}}, status)
 
 
-async def read_request(http: Request) -> EmbeddingRequest:
+async def read_request(http: Request, form: type[Body]) -> Body:
     """Parse a body as JSON whatever type it claims to be: `curl -d` says that it is a form.
 
     Raises:
-        ApiError: the body is too large, not JSON, or not a request; the message names every wrong field.
+        ApiError: the body is too large, not JSON, or not such a request; the message names every wrong field.
     """
     body = bytearray()
     async for part in http.stream():
@@ -109,18 +48,26 @@ async def read_request(http: Request) -> EmbeddingRequest:
         if len(body) > MOST_BODY_BYTES:
             raise ApiError(413, f"the body is larger than {MOST_BODY_BYTES >> 20} MiB")
     try:
-        return EmbeddingRequest.model_validate_json(bytes(body))
+        return form.model_validate_json(bytes(body))
     except ValidationError as error:
         text, param = _findings(error)
         raise ApiError(400, text, param=param) from error
+
+
+def not_empty(value: Any) -> Any:
+    """`value`, unless it is "" or []; for use as a pydantic validator."""
+    if not value:
+        raise ValueError(f"must not be an empty {'list' if isinstance(value, list) else 'text'}")
+    return value
 
 
 def _findings(error: ValidationError) -> tuple[str, str | None]:
     """pydantic's findings as one sentence, and the first field they are about."""
     found: dict[str, str] = {}
     for item in error.errors(include_url=False, include_context=False, include_input=False):
-        name = str(item["loc"][0]) if item["loc"] else "body"
-        found.setdefault(name, item["msg"].removeprefix("Value error, "))
-    text = "; ".join(f"{name}: {problem[:1].lower()}{problem[1:]}" for name, problem in found.items())
+        name, *inside = item["loc"] or ("body",)
+        place = f"{name}[{inside[0]}]" if inside and isinstance(inside[0], int) else str(name)
+        problem = item["msg"].removeprefix("Value error, ")
+        found.setdefault(str(name), f"{place}: {problem[:1].lower()}{problem[1:]}")
     param = next(iter(found))
-    return text, None if param == "body" else param
+    return "; ".join(found.values()), None if param == "body" else param

@@ -1,74 +1,45 @@
-"""The HTTP application: NIM's and OpenAI's embeddings API over one exported model."""
+"""The HTTP application: a family's routes over one exported model, and what every service of ours tells of itself."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
-from pipeline.retrieval.onnx_encoder import OnnxEncoder, TextTooLong
 from pipeline.run.service import LIVE_PATH, READY_PATH
-from pipeline_deploy.api import ApiError, EmbeddingRequest, embedding_reply, error_reply, read_request
+from pipeline_deploy.api import ApiError, error_reply, read_request
 from pipeline_deploy.artifacts import Artifact
 from pipeline_deploy.batching import Batcher
+from pipeline_deploy.families import ServedFamily
+from pipeline_deploy.serving import Limits, Route, Serving
 from pipeline_deploy.telemetry import Outermost, Telemetry
 
-EMBEDDINGS, MODELS, METADATA, METRICS = "/v1/embeddings", "/v1/models", "/v1/metadata", "/metrics"
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": EmbeddingRequest.model_json_schema()}},
-    }
-}
+MODELS, METADATA, METRICS = "/v1/models", "/v1/metadata", "/metrics"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """Most texts in one request, and most padded tokens computed at once."""
-
-    request_texts: int = 2048
-    batch_tokens: int = 2048
-
-
-def create_app(artifact: Artifact, encoder: OnnxEncoder, name: str, limits: Limits) -> FastAPI:
-    """The application that serves `encoder` under the name `name`."""
-    batcher, telemetry, created = Batcher(encoder.forward, limits.batch_tokens), Telemetry(), int(time.time())
+def create_app(family: ServedFamily, artifact: Artifact, model: Any, name: str, limits: Limits) -> FastAPI:
+    """The application that serves `model`, loaded by `family`, under the name `name`."""
+    batcher, telemetry, created = Batcher(model.forward, limits.batch_tokens), Telemetry(), int(time.time())
+    serving = Serving(model, name, limits, batcher, telemetry)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         batcher.close()
 
-    app = FastAPI(title="pipeline embeddings", version=version("pipeline"), lifespan=lifespan)
-    known = frozenset({EMBEDDINGS, MODELS, METADATA, METRICS, LIVE_PATH, READY_PATH})
+    app = FastAPI(title=f"pipeline {family.gives}", version=version("pipeline"), lifespan=lifespan)
+    known = frozenset({MODELS, METADATA, METRICS, LIVE_PATH, READY_PATH, *(route.path for route in family.routes)})
     app.add_middleware(Outermost, telemetry=telemetry, paths=known)
-    _shape_errors(app)
-
-    @app.post(EMBEDDINGS, summary="Embed texts.", openapi_extra=_BODY)
-    async def embeddings(http: Request) -> Response:
-        request = await read_request(http)
-        kind, texts = request.kind(name), request.texts
-        _check_size(request, texts, encoder.dimension, limits)
-        prompt = encoder.contract.format_query if kind == "query" else encoder.contract.format_passage
-        tokens = await asyncio.to_thread(encoder.tokenize, [prompt(text) for text in texts], kind, request.truncate)
-        vectors = await batcher.encode(tokens)
-        if not np.isfinite(vectors).all():
-            raise ApiError(500, "the model gave a vector that is not a number")
-        count = sum(len(item) for item in tokens)
-        telemetry.texts.labels(kind).inc(len(texts))
-        telemetry.tokens.labels(kind).inc(count)
-        return embedding_reply(vectors, request.model, count, request.encoding_format)
+    _shape_errors(app, family)
+    for route in family.routes:
+        _offer(app, route, serving)
 
     @app.get(MODELS, summary="The served model.")
     async def models() -> dict[str, Any]:
@@ -76,7 +47,7 @@ def create_app(artifact: Artifact, encoder: OnnxEncoder, name: str, limits: Limi
 
     @app.get(METADATA, summary="Which model this is, and how it treats texts.")
     async def metadata() -> dict[str, Any]:
-        return describe(artifact, name)
+        return describe(family, artifact, name)
 
     @app.get(LIVE_PATH, summary="The process answers.")
     async def live() -> dict[str, str]:
@@ -93,44 +64,42 @@ def create_app(artifact: Artifact, encoder: OnnxEncoder, name: str, limits: Limi
     return app
 
 
-def describe(artifact: Artifact, name: str) -> dict[str, Any]:
+def describe(family: ServedFamily, artifact: Artifact, name: str) -> dict[str, Any]:
     """The served model's identity: enough to tell whether it is the one that was evaluated."""
     contract = artifact.contract
     return {
         "version": version("pipeline"),
+        "family": family.name,
         "modelInfo": [{"shortName": name, "modelUrl": ""}],
         "contract_digest": contract.digest(),
         "model_sha256": artifact.model_sha256,
         "dtype": artifact.metadata.get("dtype"),
-        "dimension": contract.dimension,
         "base_model": contract.base_model,
-        "query_max_length": contract.query_max_length,
-        "passage_max_length": contract.passage_max_length,
-        "normalized": contract.normalize,
+        **family.contract_facts(contract),
     }
 
 
-def _check_size(request: EmbeddingRequest, texts: list[str], dimension: int, limits: Limits) -> None:
-    if len(texts) > limits.request_texts:
-        raise ApiError(413, f"{len(texts)} texts in one request, at most {limits.request_texts}", param="input")
-    if request.dimensions not in (None, dimension):
-        raise ApiError(400, f"dimensions: this model gives {dimension}, not {request.dimensions}", param="dimensions")
+def _offer(app: FastAPI, route: Route, serving: Serving) -> None:
+    """Add one of the family's routes. Its body is read by us: what a client calls its type must not matter."""
+    schema = {"application/json": {"schema": route.body.model_json_schema()}}
+    about = {"requestBody": {"required": True, "content": schema}}
+
+    @app.post(route.path, summary=route.summary, openapi_extra=about)
+    async def answer(http: Request) -> Response:
+        return await route.answer(await read_request(http, route.body), serving)
 
 
-def _shape_errors(app: FastAPI) -> None:
+def _shape_errors(app: FastAPI, family: ServedFamily) -> None:
     """Every refusal in OpenAI's shape, also those of the framework."""
 
     @app.exception_handler(ApiError)
     async def refused(_: Request, error: ApiError) -> Response:
         return error_reply(error.status, error.message, error.code, error.param)
 
-    @app.exception_handler(TextTooLong)
-    async def too_long(_: Request, error: TextTooLong) -> Response:
-        return error_reply(400, f"{error.message}; {error.fix}", "text_too_long", "input")
-
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
-        return error_reply(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+        hint = f"; {family.offer}" if error.status_code == 404 else ""
+        return error_reply(error.status_code, f"{request.method} {request.url.path}: {error.detail}{hint}")
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.contract import FILE_NAME as CONTRACT_FILE
 from pipeline.contract import EncodingContract
 from pipeline.errors import PipelineError
-from pipeline.retrieval.onnx_encoder import METADATA_FILE, MODEL_FILE, TOKENIZER_FILE
+from pipeline.retrieval.onnx_session import METADATA_FILE, MODEL_FILE, TOKENIZER_FILE
 from pipeline.run.snapshot import sha256_of
 
 
@@ -27,8 +27,8 @@ class Artifact:
         return self.metadata["files"][MODEL_FILE]["sha256"]
 
 
-def open_artifact(folder: Path) -> Artifact:
-    """Check an export folder: files present, readable, of one model, and not changed since they were written.
+def open_artifact(folder: Path, family: str) -> Artifact:
+    """Check an export folder of `family`: files present, readable, of one model, not changed since they were written.
 
     Raises:
         PipelineError: lists every problem found.
@@ -38,23 +38,23 @@ def open_artifact(folder: Path) -> Artifact:
         problems.append(f"{TOKENIZER_FILE} is missing")
     elif not isinstance(_read(folder / TOKENIZER_FILE, problems), dict):
         problems.append(f"{TOKENIZER_FILE} is not a tokenizer")
-    contract = _contract(folder, problems)
+    contract = _contract(folder, family, problems)
     metadata = _model(folder, problems)
     if problems or contract is None or metadata is None:
         lines = "\n".join(f"  {problem}" for problem in problems)
-        raise PipelineError(f"{folder} cannot be served:\n{lines}", fix=_fix(folder))
+        raise PipelineError(f"{folder} cannot be served:\n{lines}", fix=_fix(folder, family, contract))
     return Artifact(folder, contract, metadata)
 
 
-def _contract(folder: Path, problems: list[str]) -> EncodingContract | None:
+def _contract(folder: Path, family: str, problems: list[str]) -> EncodingContract | None:
     if not (folder / CONTRACT_FILE).is_file():
-        problems.append(f"{CONTRACT_FILE} is missing: how texts become vectors is not known")
+        problems.append(f"{CONTRACT_FILE} is missing: how texts are read is not known")
         return None
     if not isinstance(_read(folder / CONTRACT_FILE, problems), dict):
         return None
     contract = EncodingContract.load(folder)
-    if contract and contract.family != "embed":
-        problems.append(f"{CONTRACT_FILE} is of the {contract.family} family; this server gives embeddings")
+    if contract and contract.family != family:
+        problems.append(f"{CONTRACT_FILE} is of the {contract.family} family, this is `pipeline {family} deploy`")
     return contract
 
 
@@ -90,10 +90,12 @@ def _read(path: Path, problems: list[str]) -> Any:
         return None
 
 
-def _fix(folder: Path) -> str:
+def _fix(folder: Path, family: str, contract: EncodingContract | None) -> str:
+    if contract and contract.family != family:
+        return f"use `pipeline {contract.family} deploy` for it"
     inner = folder / "onnx"
     if (inner / MODEL_FILE).is_file():
         return f"set model_dir={inner}"
     if (folder / "model.plan").is_file():
         return "a TensorRT engine is served by backend=nim; backend=onnx needs the onnx folder of the export"
-    return "run `pipeline embed export`, or set model_dir to the folder of an ONNX export"
+    return f"run `pipeline {family} export`, or set model_dir to the folder of an ONNX export"

@@ -29,15 +29,15 @@ class Batcher:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._running: asyncio.Task[None] | None = None
 
-    async def encode(self, tokens: Tokens) -> np.ndarray:
-        """Vectors of one request: fp32 [len(tokens), dimension]."""
+    async def compute(self, tokens: Tokens) -> np.ndarray:
+        """The model's rows for one request: fp32 [len(tokens), …], a vector or a number each."""
         parts, order = [], []
         for batch in token_batches([len(item) for item in tokens], self._max_tokens):
             parts.append(await self._submit([tokens[index] for index in batch]))
             order += batch
-        vectors = np.concatenate(parts)
-        vectors[order] = vectors.copy()
-        return vectors
+        rows = np.concatenate(parts)
+        rows[order] = rows.copy()
+        return rows
 
     def close(self) -> None:
         self._worker.shutdown(wait=True, cancel_futures=True)
@@ -55,7 +55,7 @@ class Batcher:
             group = self._take()
             merged = [item for tokens, _ in group for item in tokens]
             try:
-                vectors = await loop.run_in_executor(self._worker, self._forward, merged)
+                rows = await loop.run_in_executor(self._worker, self._forward, merged)
             except Exception as error:  # whatever the model says goes to the requests that asked, not to this loop
                 for _, done in group:
                     if not done.done():
@@ -64,7 +64,7 @@ class Batcher:
             start = 0
             for tokens, done in group:
                 if not done.done():
-                    done.set_result(vectors[start : start + len(tokens)])
+                    done.set_result(rows[start : start + len(tokens)])
                 start += len(tokens)
         self._running = None
 

@@ -24,24 +24,27 @@ from pipeline.run.service import (
     write_service,
 )
 from pipeline.run.stage import StageResult, StageRun, run_stage
-from pipeline.schemas.deploy import EmbedDeployConfig
-from pipeline_deploy.app import EMBEDDINGS, Limits
+from pipeline.schemas.deploy import DeployConfig
 from pipeline_deploy.artifacts import Artifact, open_artifact
+from pipeline_deploy.families import SERVED, ServedFamily
 from pipeline_deploy.launch import end, start_detached, wait_until_ready
 from pipeline_deploy.ports import check_port, reachable_url
 from pipeline_deploy.server import Settings, serve
+from pipeline_deploy.serving import Limits
 
 DEFAULT_NIM_URL = "http://localhost:8000"
 """Where `eval eval_nim=true` looks when it is not told."""
 
 
-def main(config: EmbedDeployConfig, run: StageRun) -> StageResult:
+def main(config: DeployConfig, run: StageRun) -> StageResult:
     """Check the model, make room, serve it, and leave a record with which it can be stopped."""
-    refuse_what_is_not_here(config, run)
-    artifact = open_artifact(Path(config.model_dir or "").expanduser().resolve())
+    refuse_what_is_not_here(config)
+    family = SERVED[run.family.name]
+    artifact = open_artifact(Path(config.model_dir or "").expanduser().resolve(), family.name)
     make_room(run, config.replace_existing)
     check_port(config.bind_address, config.host_port)
     settings = Settings(
+        family.name,
         artifact.folder,
         config.bind_address,
         config.host_port,
@@ -51,13 +54,11 @@ def main(config: EmbedDeployConfig, run: StageRun) -> StageResult:
     )
     service = described(settings, artifact)
     if config.detach:
-        return in_background(config, run, settings, service)
-    return in_foreground(run, settings, artifact, service)
+        return in_background(config, run, settings, family, service)
+    return in_foreground(run, settings, artifact, family, service)
 
 
-def refuse_what_is_not_here(config: EmbedDeployConfig, run: StageRun) -> None:
-    if run.family.name != "embed":
-        raise PipelineError(f"deploying {run.family.name} models arrives with a later release")
+def refuse_what_is_not_here(config: DeployConfig) -> None:
     if config.backend == "nim":
         raise PipelineError(
             "backend=nim, NVIDIA's container, arrives with a later release",
@@ -102,23 +103,27 @@ def described(settings: Settings, artifact: Artifact) -> Service:
     )
 
 
-def in_foreground(run: StageRun, settings: Settings, artifact: Artifact, service: Service) -> StageResult:
+def in_foreground(
+    run: StageRun, settings: Settings, artifact: Artifact, family: ServedFamily, service: Service
+) -> StageResult:
     """Serve from this process until it is told to stop."""
     begin = monotonic()
 
     def announce() -> None:
         write_service(run.folder, service)
-        run.log.info(f"deploy: try it:\n{curl_sample(service)}")
+        run.log.info(f"deploy: try it:\n{curl_sample(family, service)}")
         run.log.info("deploy: Ctrl-C stops it")
 
     try:
         serve(settings, artifact, announce)
     finally:
         forget_service(run.folder)
-    return StageResult(outputs=[], headline=[*rows(service), ("served for", duration(monotonic() - begin))])
+    return StageResult(outputs=[], headline=[*rows(family, service), ("served for", duration(monotonic() - begin))])
 
 
-def in_background(config: EmbedDeployConfig, run: StageRun, settings: Settings, service: Service) -> StageResult:
+def in_background(
+    config: DeployConfig, run: StageRun, settings: Settings, family: ServedFamily, service: Service
+) -> StageResult:
     """Start a process of its own, wait until it answers, and leave its record."""
     log = (run.folder / "logs" / "server.log").resolve()
     process = start_detached(settings, log)
@@ -138,12 +143,12 @@ def in_background(config: EmbedDeployConfig, run: StageRun, settings: Settings, 
             end(process)
             forget_service(run.folder)
         raise
-    run.log.info(f"deploy: ready at {service.url} (process {service.pid}); try it:\n{curl_sample(service)}")
+    run.log.info(f"deploy: ready at {service.url} (process {service.pid}); try it:\n{curl_sample(family, service)}")
     address = "" if service.port == 8000 else f" nim_url={service.url}"
     return StageResult(
         outputs=[run.folder / SERVICE_FILE],
         headline=[
-            *rows(service),
+            *rows(family, service),
             ("log", str(log)),
             ("status", command(run, "deploy-status")),
             ("stop", command(run, "deploy-stop")),
@@ -152,17 +157,16 @@ def in_background(config: EmbedDeployConfig, run: StageRun, settings: Settings, 
     )
 
 
-def rows(service: Service) -> list[tuple[str, str]]:
+def rows(family: ServedFamily, service: Service) -> list[tuple[str, str]]:
     return [
-        ("endpoint", service.url + EMBEDDINGS),
+        ("endpoint", service.url + family.routes[0].path),
         ("model", f"{service.served_model_name} (contract {service.contract_digest}) from {service.model_dir}"),
     ]
 
 
-def curl_sample(service: Service) -> str:
-    question = {"input": ["What does alarm E-104 mean?"], "model": service.served_model_name, "input_type": "query"}
-    body = shlex.quote(json.dumps(question))
-    return f"curl -X POST {service.url}{EMBEDDINGS} -H 'Content-Type: application/json' -d {body}"
+def curl_sample(family: ServedFamily, service: Service) -> str:
+    body = shlex.quote(json.dumps({"model": service.served_model_name, **family.sample}))
+    return f"curl -X POST {service.url}{family.routes[0].path} -H 'Content-Type: application/json' -d {body}"
 
 
 def command(run: StageRun, verb: str) -> str:

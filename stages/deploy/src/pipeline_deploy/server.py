@@ -15,10 +15,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from pipeline.errors import PipelineError
-from pipeline.retrieval.onnx_encoder import OnnxEncoder
-from pipeline_deploy.app import Limits, create_app
+from pipeline_deploy.app import create_app
 from pipeline_deploy.artifacts import Artifact, open_artifact
+from pipeline_deploy.families import SERVED
 from pipeline_deploy.ports import bind, reachable_url
+from pipeline_deploy.serving import Limits
 
 SECONDS_TO_FINISH = 10
 """How long requests under way may take once the server is asked to stop."""
@@ -28,6 +29,7 @@ SECONDS_TO_FINISH = 10
 class Settings:
     """What to serve, where, and within which limits."""
 
+    family: str
     model_dir: Path
     host: str
     port: int
@@ -38,7 +40,8 @@ class Settings:
     def arguments(self) -> list[str]:
         """The command line of `python -m pipeline_deploy.server` for these settings."""
         return [
-            "--model-dir", str(self.model_dir), "--host", self.host, "--port", str(self.port), "--name", self.name,
+            "--family", self.family, "--model-dir", str(self.model_dir),
+            "--host", self.host, "--port", str(self.port), "--name", self.name,
             "--max-request-texts", str(self.limits.request_texts), "--batch-tokens", str(self.limits.batch_tokens),
             "--threads", str(self.threads or 0),
         ]  # fmt: skip
@@ -46,6 +49,7 @@ class Settings:
     @classmethod
     def parse(cls, argv: list[str]) -> Settings:
         parser = argparse.ArgumentParser(prog="python -m pipeline_deploy.server", description="Serve an ONNX export.")
+        parser.add_argument("--family", choices=list(SERVED), required=True, help="kind of model")
         parser.add_argument("--model-dir", type=Path, required=True)
         parser.add_argument("--host", default="127.0.0.1")
         parser.add_argument("--port", type=int, default=8000)
@@ -55,7 +59,8 @@ class Settings:
         parser.add_argument("--threads", type=int, default=0, help="0: one per physical core")
         given = parser.parse_args(argv)
         limits = Limits(given.max_request_texts, given.batch_tokens)
-        return cls(given.model_dir, given.host, given.port, given.name, limits, given.threads or None)
+        place = given.family, given.model_dir, given.host, given.port, given.name
+        return cls(*place, limits, given.threads or None)
 
 
 def serve(settings: Settings, artifact: Artifact, on_ready: Callable[[], None]) -> None:
@@ -64,11 +69,11 @@ def serve(settings: Settings, artifact: Artifact, on_ready: Callable[[], None]) 
     Raises:
         PipelineError: the port is taken or the model cannot be loaded.
     """
-    log = logging.getLogger("pipeline")
+    log, family = logging.getLogger("pipeline"), SERVED[settings.family]
     with bind(settings.host, settings.port) as listener:
-        encoder = OnnxEncoder.load(artifact.folder, settings.threads)
-        encoder.forward(encoder.tokenize(["warm up"], "query"))
-        app = create_app(artifact, encoder, settings.name, settings.limits)
+        model = family.load(artifact.folder, settings.threads)
+        family.warm_up(model)
+        app = create_app(family, artifact, model, settings.name, settings.limits)
         log.info(f"deploy: {settings.name} ready at {reachable_url(settings.host, settings.port)}")
         _Server(app, on_ready).run(sockets=[listener])
     log.info("deploy: stopped")
@@ -106,7 +111,7 @@ def main() -> None:
     )
     settings = Settings.parse(sys.argv[1:])
     try:
-        serve(settings, open_artifact(settings.model_dir), on_ready=lambda: None)
+        serve(settings, open_artifact(settings.model_dir, settings.family), on_ready=lambda: None)
     except PipelineError as error:
         logging.getLogger("pipeline").error("error: %s", error)
         raise SystemExit(1) from None

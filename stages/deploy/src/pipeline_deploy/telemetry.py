@@ -21,8 +21,8 @@ class Telemetry:
         own: dict[str, Any] = {"registry": self.registry}
         self.requests = Counter("pipeline_requests", "Requests.", ["path", "status"], **own)
         self.seconds = Histogram("pipeline_request_seconds", "Time to answer.", ["path"], buckets=_SECONDS, **own)
-        self.texts = Counter("pipeline_texts", "Texts embedded.", ["input_type"], **own)
-        self.tokens = Counter("pipeline_tokens", "Tokens embedded.", ["input_type"], **own)
+        self.texts = Counter("pipeline_texts", "Texts (or pairs) computed.", ["input_type"], **own)
+        self.tokens = Counter("pipeline_tokens", "Tokens computed.", ["input_type"], **own)
 
 
 class Outermost:

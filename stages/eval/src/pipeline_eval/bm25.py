@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.contract import EncodingContract
 from pipeline.records.passages import Passage
+from pipeline.records.results import Facts
 from pipeline.retrieval.bm25 import IDENTITY, SETTINGS, Bm25Index
 from pipeline_eval.identity import Identity
 from pipeline_eval.metrics import Run
@@ -32,7 +33,7 @@ class Bm25Search:
     """The passages of one corpus by their ids."""
 
     def __init__(self, corpus: dict[str, Passage]) -> None:
-        self._ids = list(corpus)
+        self._ids, self.facts = list(corpus), Facts()
         plain = EncodingContract()  # no prefixes; title and text joined as everywhere else
         self._index = Bm25Index(plain.format_passage(item.text, item.title) for item in corpus.values())
 

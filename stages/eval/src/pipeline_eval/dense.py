@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import gc
-import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 
 from pipeline.contract import EncodingContract
 from pipeline.errors import PipelineError
 from pipeline.records.passages import Passage
+from pipeline.records.results import Facts
+from pipeline.retrieval.encode_corpus import Batches, encode_corpus
 from pipeline.retrieval.encoder import BiEncoder, LoadOptions
-from pipeline.run.progress import progress
+from pipeline.retrieval.vector_store import StoredPassages, Texts, VectorStore, store_key
 from pipeline_eval.identity import Identity
-from pipeline_eval.vectors import VectorIndex, stored
-
-
-@dataclass(frozen=True)
-class Compute:
-    """Where and how vectors are computed."""
-
-    device: torch.device
-    dtype: torch.dtype
-    batch_tokens: int
-    corpus_chunk_size: int
-    scratch: Path
+from pipeline_eval.loaded import Compute, count_too_long, released, weights_mb
+from pipeline_eval.vectors import VectorIndex
 
 
 @dataclass(frozen=True)
 class DenseSystem:
-    """The base or the tuned model.
+    """An embedding model, before or after training, or as the first stage of a reranker.
 
     `reference` is a hub id, a folder or an `embedded:` model; `content` stands for its weights (`model_content`).
     """
@@ -49,57 +36,46 @@ class DenseSystem:
 
     @property
     def identity(self) -> Identity:
-        return Identity(
-            model=self.reference,
-            content=self.content,
-            contract=self.contract.digest(),
-            dtype=str(self.compute.dtype).removeprefix("torch."),
-        )
+        return Identity(self.reference, self.content, self.contract.digest(), self.compute.dtype_name)
 
     @contextmanager
     def open(self, corpus: dict[str, Passage]) -> Iterator[VectorIndex]:
-        """Load the model and encode the corpus; the model's memory is given back at the end."""
+        """Load the model and encode the corpus, less what an earlier run encoded."""
         compute = self.compute
         contract = self.contract.need_one_vector(self.reference)
-        model = BiEncoder.load(
+        loaded = BiEncoder.load(
             self.reference, contract, device=compute.device, dtype=compute.dtype, options=self.options
         )
-        try:
+        for body in filter(None, (loaded.model, loaded.query_model)):
+            compute.suit(body, self.options)
+        passages = list(corpus.values())
+
+        def texts(numbers: np.ndarray) -> list[str]:
+            return [contract.format_passage(passages[number].text, passages[number].title) for number in numbers]
+
+        with released(loaded) as model:
+            limit = contract.max_length("passage")
             yield VectorIndex(
                 list(corpus),
-                self._encode_corpus(model, list(corpus.values())),
-                lambda texts: model.encode_queries(texts, batch_tokens=compute.batch_tokens),
-                passage_block=compute.corpus_chunk_size,
+                self._vectors(model, len(passages), texts),
+                lambda queries: model.encode_queries(queries, batch_tokens=compute.batch_tokens),
+                passage_block=compute.chunk,
                 device=compute.device,
+                facts=Facts(
+                    size_mb=weights_mb(model),
+                    vector_bytes=4 * (model.contract.dimension or 0),
+                    texts=len(passages),
+                    cut=count_too_long(model.tokenizer, texts, len(passages), limit),
+                    max_length=limit,
+                ),
             )
-        finally:
-            model.to("meta")  # frees the weights even while the index still holds the model
-            gc.collect()
-            if compute.device.type == "cuda":
-                torch.cuda.empty_cache()
 
-    def _encode_corpus(self, model: BiEncoder, passages: list[Passage]) -> np.ndarray:
-        """Vectors of all passages [passages, dimension], encoded in chunks."""
-        compute, begin = self.compute, time.monotonic()
-
-        def parts() -> Iterator[np.ndarray]:
-            for start in range(0, len(passages), compute.corpus_chunk_size):
-                chunk = passages[start : start + compute.corpus_chunk_size]
-                yield model.encode_passages(
-                    [item.text for item in chunk],
-                    [item.title for item in chunk],
-                    batch_tokens=compute.batch_tokens,
-                    on_batch=shown.advance,
-                )
-
-        with progress(f"{self.name}: passages", len(passages), "texts") as shown:
-            try:
-                vectors = stored(parts(), len(passages), compute.scratch)
-            except PipelineError as error:
-                raise PipelineError(f"{self.reference}: {error.message}", fix=error.fix) from error
-        seconds = time.monotonic() - begin
-        logging.getLogger("pipeline").info(
-            f"{self.name}: {len(passages)} passages encoded, {len(passages) / max(seconds, 1e-9):.0f} texts/s "
-            f"({self.identity.dtype} on {compute.device})"
-        )
-        return vectors
+    def _vectors(self, model: BiEncoder, count: int, texts: Texts) -> StoredPassages:
+        # Kept in fp32 whatever prep would do: rounding to fp16 is small, but a measurement has no need of it.
+        key = store_key(model, self.reference, self.options.revision) | {"kept": "float32"}
+        store = VectorStore(self.compute.cache, key, normalized=False)
+        store.sweep()
+        try:
+            return encode_corpus(model, store, "passage", count, texts, Batches(self.compute.batch_tokens))
+        except PipelineError as error:
+            raise PipelineError(f"{self.reference}: {error.message}", fix=error.fix) from error

@@ -10,7 +10,6 @@ import numpy as np
 from pipeline.records.results import Metrics, QueryScores, metric_names
 from pipeline_eval.statistics import compare
 
-PAIRS = (("base", "finetuned"), ("bm25", "finetuned"), ("finetuned", "nim"))
 GROUPS = ("NDCG", "Recall")
 HEADLINE_K = 10
 
@@ -22,17 +21,23 @@ def headline_metrics(k_values: Sequence[int]) -> list[str]:
 
 
 def compare_systems(
-    test_set: str, scores: dict[str, QueryScores], metrics: Metrics, samples: int, seed: int
+    test_set: str,
+    scores: dict[str, QueryScores],
+    pairs: Sequence[tuple[str, str]],
+    metrics: Metrics,
+    samples: int,
+    seed: int,
 ) -> list[dict[str, Any]]:
-    """Every pair of interest on one test set, for NDCG and Recall at each cut-off.
+    """Every pair on one test set, for NDCG and Recall at each cut-off.
 
     Args:
-        scores: system -> per-question scores; pairs that are not both there are left out.
+        scores: system -> per-question scores.
+        pairs: systems (a, b); pairs that are not both there are left out.
         metrics: any system's metrics; names the cut-offs.
     """
     names = metric_names(metrics, GROUPS)
     found: list[dict[str, Any]] = []
-    for a, b in PAIRS:
+    for a, b in pairs:
         if a not in scores or b not in scores:
             continue
         queries = sorted(scores[a])
@@ -47,6 +52,7 @@ def compare_systems(
                 "ci95": [round(bound, 6) for bound in result.ci95],
                 "p": round(result.p, 6),
                 "verdict": result.verdict,
+                "detectable": None if result.detectable is None else round(result.detectable, 6),
                 "queries": len(queries),
             }
             for name, result in zip(names, results, strict=True)

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.records.beir import TestSet
 from pipeline.records.results import (
     EvalResults,
+    Facts,
     Metrics,
     Provenance,
     QueryScores,
@@ -19,7 +20,7 @@ from pipeline.records.results import (
 )
 from pipeline.run.snapshot import sha256_of
 from pipeline_eval.identity import Identity, digest_of
-from pipeline_eval.metrics import Run, mean_metrics, score_queries
+from pipeline_eval.metrics import Run, best_first, in_returned_order, mean_metrics, score_queries
 
 logger = logging.getLogger("pipeline")
 KEPT_RANKS = 10
@@ -61,12 +62,20 @@ class Ledger:
         self.results.put(test_set, system, before.measurements[test_set][system], known)
         return True
 
-    def record(self, system: str, test_set: TestSet, identity: Identity, run: Run, seconds: float) -> Metrics:
+    def record(
+        self,
+        system: str,
+        test_set: TestSet,
+        identity: Identity,
+        run: Run,
+        seconds: float,
+        facts: Facts | None = None,
+    ) -> Metrics:
         """Score a ranking and save everything known so far."""
-        scores = score_queries(test_set.qrels, run, self.k_values)
+        scores = score_queries(test_set.qrels, in_returned_order(run), self.k_values)
         metrics = mean_metrics(scores)
         file = Path(test_set.name) / f"{system}.jsonl"
-        digest = write_query_scores(self.folder / file, scores, {query: _best(run.get(query, {})) for query in scores})
+        digest = write_query_scores(self.folder / file, scores, {query: _first(run.get(query, {})) for query in scores})
         self.results.put(
             test_set.name,
             system,
@@ -81,6 +90,7 @@ class Ledger:
                 seconds=round(seconds, 2),
                 scores=str(file),
                 scores_sha256=digest,
+                facts=facts or Facts(),
             ),
         )
         self.save()
@@ -124,5 +134,5 @@ class Ledger:
         return identity.fingerprint(self.digests[test_set], self.k_values)
 
 
-def _best(ranking: dict[str, float]) -> list[tuple[str, float]]:
-    return sorted(ranking.items(), key=lambda item: (-item[1], item[0]))[:KEPT_RANKS]
+def _first(ranking: dict[str, float]) -> list[tuple[str, float]]:
+    return best_first(ranking)[:KEPT_RANKS]

@@ -3,95 +3,91 @@
 from __future__ import annotations
 
 import sys
-import time
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
 
-from pipeline.records.beir import TestSet
-from pipeline.records.results import SYSTEMS
+from pipeline.errors import PipelineError
 from pipeline.run.stage import StageResult, StageRun, run_stage
-from pipeline.schemas.eval import EmbedEvalConfig
+from pipeline.schemas.eval import EvalConfig
 from pipeline_eval import outcome, report
+from pipeline_eval.bench import Bench
+from pipeline_eval.breakdown import Breakdown, explain
+from pipeline_eval.breakdown_page import console_lines, write_breakdowns
 from pipeline_eval.drift import Deltas, metric_deltas
-from pipeline_eval.identity import System
+from pipeline_eval.families import EvalFamily, family_of
 from pipeline_eval.judge import compare_systems, headline_metrics, pick
-from pipeline_eval.ledger import KEPT_RANKS, Ledger
-from pipeline_eval.systems import SystemMaker
-from pipeline_eval.test_sets import load_test_sets
+from pipeline_eval.ledger import Ledger
+from pipeline_eval.served import Served
+from pipeline_eval.test_sets import kind_of, load_test_sets
 
 
-def main(config: EmbedEvalConfig, run: StageRun) -> StageResult:
+def main(config: EvalConfig, run: StageRun) -> StageResult:
     """Measure the asked systems on every test set, compare them question by question, and say what came out."""
     k_values = sorted(set(config.k_values))
-    maker = SystemMaker(config, run.command_line, run.folder, f"pipeline embed deploy{run.config_hint} detach=true")
+    family = family_of(config)
+    start_hint = f"pipeline {run.family.name} deploy{run.config_hint} detach=true"
+    maker = family.systems(config, run.command_line, run.folder, start_hint)
     asked = maker.asked()
-    nim = maker.nim() if "nim" in asked else None
+    nim = maker.make("nim") if "nim" in asked else None
     if nim:
         nim.client.connect()  # before any long work
-    test_sets = load_test_sets(
-        Path(config.eval_data_path),
-        config.eval_data_name,
-        {name: Path(path).expanduser() for name, path in config.question_sets.items()},
-        Path(config.corpus_dir),
-        Path(config.question_sets_corpus) if config.question_sets_corpus else None,
-    )
+    test_sets = load_test_sets(config)
     ledger = Ledger(run.folder, test_sets, k_values)
-    diagnostics = ledger.earlier_metadata.get("nim_diagnostics")
+    bench = Bench(maker, ledger)
+    served = Served(nim.client if nim else None, ledger.earlier_metadata.get("nim_diagnostics"))
 
-    for name in SYSTEMS:
+    for name in maker.names:
         if nim and name == "nim":
-            measure(nim, test_sets, ledger)
-            diagnostics = nim.client.diagnostics
+            with served.keep_failure():
+                bench.measure(nim, test_sets)
         elif name in asked:
             system = maker.make(name)
-            measure(system, ledger.reuse(name, system.identity), ledger)
+            bench.measure(system, ledger.reuse(name, system.identity))
         elif identity := maker.identity_of(name):
             ledger.reuse(name, identity)  # not asked for now: earlier numbers stay while they hold
+    if served.failure and not all(ledger.results.systems(item.name) for item in test_sets):
+        ledger.results.metadata = outcome.metadata(config, ledger, {}, {}, served.diagnostics)
+        ledger.save()
+        raise PipelineError(served.failure)  # it was the only system: there is nothing else to show
     ledger.drop_the_rest()
 
-    results = ledger.results
-    results.comparisons = [found for item in test_sets for found in _compare(item.name, ledger, config)]
-    deltas = _drift(ledger, config)
-    results.metadata = outcome.metadata(config, k_values, ledger, deltas, diagnostics)
-    saved = ledger.save()
-    if nim and not deltas:
-        run.log.warning("the served model has no checkpoint to be compared with: measure the tuned model too")
     headline = headline_metrics(k_values)
-    _show(ledger, deltas, headline)
+    results = ledger.results
+    results.comparisons = [found for item in test_sets for found in _compare(item.name, ledger, family, config)]
+    deltas = _drift(ledger, config)
+    ceilings = bench.ceilings(test_sets)
+    results.metadata = outcome.metadata(config, ledger, ceilings, deltas, served.diagnostics)
+    saved = ledger.save()
+    breakdowns = _break_down(ledger, family, headline[0])
+    pages = [
+        page
+        for item in test_sets
+        for page in write_breakdowns(run.folder / item.name, breakdowns[item.name], family.titles)
+    ]
+    if nim and not deltas and not served.failure:
+        run.log.warning("the served model has no checkpoint to be compared with: measure the tuned model too")
+    _show(config, family, ledger, ceilings, deltas, headline[0], breakdowns)
     return StageResult(
-        outputs=[saved, *ledger.score_files()],
+        outputs=[saved, *ledger.score_files(), *bench.files(test_sets), *pages],
         counts={item.name: {"questions": len(item.queries), "passages": len(item.corpus)} for item in test_sets},
         metrics=outcome.main_numbers(ledger, headline),
-        headline=outcome.headline_rows(ledger, headline[0]),
+        headline=outcome.headline_rows(family, ledger, headline[0]),
         next_command=outcome.next_command(run, ledger),
-        failure=outcome.failure(config, ledger, deltas, headline),
-        effective=outcome.standing_toggles(ledger) if nim else {},
+        failure=outcome.failure(config, family, ledger, deltas, headline, served.failure),
+        effective=outcome.standing_toggles(config, ledger) if nim else {},
     )
 
 
-def measure(system: System, test_sets: list[TestSet], ledger: Ledger) -> None:
-    """Rank every question of these test sets; a corpus that several of them share is read once."""
-    depth = max(*ledger.k_values, KEPT_RANKS)
-    for corpus in {id(item.corpus): item.corpus for item in test_sets}.values():
-        begin = time.monotonic()
-        with system.open(corpus) as index:
-            opened = time.monotonic() - begin
-            for item in (item for item in test_sets if item.corpus is corpus):
-                begin = time.monotonic()
-                ranking = index.search(item.queries, depth)
-                ledger.record(system.name, item, system.identity, ranking, opened + time.monotonic() - begin)
-
-
-def _compare(test_set: str, ledger: Ledger, config: EmbedEvalConfig) -> list[dict[str, Any]]:
+def _compare(test_set: str, ledger: Ledger, family: EvalFamily, config: EvalConfig) -> list[dict[str, Any]]:
     systems = ledger.results.systems(test_set)
     scores = {system: ledger.scores(test_set, system) for system in systems}
     metrics = ledger.results.measurements[test_set][systems[0]]
-    return compare_systems(test_set, scores, metrics, config.bootstrap_samples, config.seed)
+    return compare_systems(test_set, scores, family.pairs, metrics, config.bootstrap_samples, config.seed)
 
 
-def _drift(ledger: Ledger, config: EmbedEvalConfig) -> dict[str, Deltas]:
+def _drift(ledger: Ledger, config: EvalConfig) -> dict[str, Deltas]:
     """Test set -> differences between checkpoint and served model, where both are known."""
     return {
         name: metric_deltas(
@@ -102,21 +98,49 @@ def _drift(ledger: Ledger, config: EmbedEvalConfig) -> dict[str, Deltas]:
     }
 
 
-def _show(ledger: Ledger, deltas: dict[str, Deltas], headline: list[str]) -> None:
-    """Tables and sentences on standard output; the main and the human-style sets apart."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
+def _break_down(ledger: Ledger, family: EvalFamily, metric: str) -> dict[str, list[Breakdown]]:
+    """Test set -> the pairs that decide, as far as both systems are there, by groups of questions."""
+    found = {}
+    for item in ledger.test_sets:
+        measured = ledger.results.provenance[item.name]
+        files = {system: ledger.folder / origin.scores for system, origin in measured.items()}
+        pairs = [pair for pair in family.main if set(pair) <= set(files)]
+        found[item.name] = [explain(item, files, a, b, metric) for a, b in pairs]
+    return found
+
+
+def _show(
+    config: EvalConfig,
+    family: EvalFamily,
+    ledger: Ledger,
+    ceilings: dict[str, dict[str, Any]],
+    deltas: dict[str, Deltas],
+    metric: str,
+    breakdowns: dict[str, list[Breakdown]],
+) -> None:
+    """Tables and sentences on standard output, each test set apart."""
+    console = Console(width=None if sys.stdout.isatty() else 160)
     results = ledger.results
     for item in ledger.test_sets:
-        kind = "main test set" if item.name == results.main else "human-style questions"
-        console.print(report.comparison_table(results, item.name, kind, len(item.queries)))
+        kind = kind_of(config, item.name)
+        console.print(report.systems_table(family, results, item.name, kind, len(item.queries)))
+        if table := report.comparison_table(family, results, item.name):
+            console.print(table)
         if item.name in deltas:
-            console.print(report.drift_table(deltas[item.name], item.name))
+            console.print(report.drift_table(family, deltas[item.name], item.name))
+        for found in breakdowns[item.name][:1]:
+            _say(console, console_lines(found, family.titles))
     for item in ledger.test_sets:
-        for a, b in (("base", "finetuned"), ("bm25", "finetuned")):
-            found = pick(results.comparisons, item.name, a, b, headline[0])
-            if found:
-                console.print(report.sentence(results, found), markup=False, highlight=False, soft_wrap=True)
+        _say(console, report.remarks(family, results, item.name, ceilings.get(item.name)))
+    for item in ledger.test_sets:
+        found = [pick(results.comparisons, item.name, a, b, metric) for a, b in family.said]
+        _say(console, [report.sentence(family, results, comparison) for comparison in found if comparison])
     sys.stdout.flush()
+
+
+def _say(console: Console, lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def cli() -> None:

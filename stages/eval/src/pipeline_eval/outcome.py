@@ -6,17 +6,28 @@ from typing import Any
 
 from pipeline.records.results import SYSTEMS
 from pipeline.run.stage import StageRun
-from pipeline.schemas.eval import EmbedEvalConfig
+from pipeline.schemas.eval import EvalConfig
 from pipeline_eval import report
 from pipeline_eval.drift import Deltas, drifted
+from pipeline_eval.families import EvalFamily
 from pipeline_eval.judge import pick
 from pipeline_eval.ledger import Ledger
+from pipeline_eval.test_sets import kind_of
+
+_MODEL_KEYS = {
+    "base": "base_model",
+    "finetuned": "finetuned_model_path",
+    "retriever": "retrieval_model",
+    "base_retriever": "base_retrieval_model",
+    "reranked": "reranker_model",
+}
+"""System -> the key that names its model."""
 
 
 def metadata(
-    config: EmbedEvalConfig,
-    k_values: list[int],
+    config: EvalConfig,
     ledger: Ledger,
+    ceilings: dict[str, dict[str, Any]],
     deltas: dict[str, Deltas],
     diagnostics: dict[str, Any] | None,
 ) -> dict[str, Any]:
@@ -30,18 +41,23 @@ def metadata(
         "deltas": deltas.get(ledger.results.main),
         "test_sets": {name: item for name, item in deltas.items() if name != ledger.results.main},
     }
-    served = diagnostics if "nim" in there else None
+    served = diagnostics if "nim" in there or (diagnostics and "error" in diagnostics) else None
     return {
         "eval_data_path": config.eval_data_path,
-        "k_values": k_values,
-        "base_model": config.base_model if "base" in there else None,
-        "finetuned_model_path": config.finetuned_model_path if "finetuned" in there else None,
+        "k_values": ledger.k_values,
+        **{
+            key: _model_of(ledger, system) if system in there else None
+            for system, key in _MODEL_KEYS.items()
+            if hasattr(config, key)
+        },
         "nim_url": served["url"] if served else None,
         "nim_model": served["requested_model"] if served else None,
         "nim_diagnostics": served,
         "nim_metric_comparison": comparison if deltas else None,
+        "candidates": ceilings,
         "test_sets": {
             item.name: {
+                "kind": kind_of(config, item.name),
                 "questions": len(item.queries),
                 "passages": len(item.corpus),
                 "digest": ledger.digests[item.name],
@@ -49,6 +65,11 @@ def metadata(
             for item in ledger.test_sets
         },
     }
+
+
+def _model_of(ledger: Ledger, system: str) -> str:
+    """The model that was measured, which may be another than the one that the configuration names first."""
+    return next(found[system].model for found in ledger.results.provenance.values() if system in found)
 
 
 def main_numbers(ledger: Ledger, headline: list[str]) -> dict[str, Any]:
@@ -63,29 +84,35 @@ def main_numbers(ledger: Ledger, headline: list[str]) -> dict[str, Any]:
     }
 
 
-def headline_rows(ledger: Ledger, metric: str) -> list[tuple[str, str]]:
+def headline_rows(family: EvalFamily, ledger: Ledger, metric: str) -> list[tuple[str, str]]:
     """One line of the summary for each test set."""
     results, rows = ledger.results, []
     for item in ledger.test_sets:
-        values = [f"{system} {results.value(item.name, system, metric):.4f}" for system in results.systems(item.name)]
-        found = pick(results.comparisons, item.name, "base", "finetuned", metric)
-        verdict = f"; tuned: {found['verdict']} (p {report.p_text(found['p'])})" if found else ""
-        rows.append((f"{item.name} {metric}", ", ".join(values) + verdict))
+        said = [
+            f"{family.titles[system]} {results.value(item.name, system, metric):.4f}"
+            for system in results.systems(item.name)
+        ]
+        text = ", ".join(said)
+        for (a, b), opponent in family.main.items():
+            if found := pick(results.comparisons, item.name, a, b, metric):
+                text += f"; tuned against {opponent}: {found['verdict']} (p {report.p_text(found['p'])})"
+        rows.append((f"{item.name} {metric}", text))
     return rows
 
 
-def failure(config: EmbedEvalConfig, ledger: Ledger, deltas: dict[str, Deltas], headline: list[str]) -> str | None:
-    """What the gates found, after everything was saved."""
-    found = []
-    if config.fail_on_regression:
-        worse = [
-            f"{item['metric']} on {item['test_set']} ({item['delta']:+.4f})"
-            for item in ledger.results.comparisons
-            if (item["a"], item["b"], item["verdict"]) == ("base", "finetuned", "worse") and item["metric"] in headline
-        ]
-        if worse:
-            found.append(f"the tuned model is worse than the base: {', '.join(worse)} (fail_on_regression)")
-    if config.fail_on_nim_metric_drift:
+def failure(
+    config: EvalConfig,
+    family: EvalFamily,
+    ledger: Ledger,
+    deltas: dict[str, Deltas],
+    headline: list[str],
+    served: str | None,
+) -> str | None:
+    """What the gates found, after everything was saved. `served`: why the served model has no numbers."""
+    found = _regressions(config, family, ledger, headline) if config.fail_on_regression else []
+    if served:
+        found.append(served)
+    elif config.fail_on_nim_metric_drift:
         outside = [f"{metric} on {name}" for name, item in deltas.items() for metric in drifted(item)]
         if not deltas:
             found.append("the served model has no checkpoint to be compared with (fail_on_nim_metric_drift)")
@@ -94,12 +121,28 @@ def failure(config: EmbedEvalConfig, ledger: Ledger, deltas: dict[str, Deltas], 
     return "; ".join(found) or None
 
 
-def standing_toggles(ledger: Ledger) -> dict[str, bool]:
-    """A run that only adds the served model leaves base, tuned and BM25 measured: the manifest says so."""
+def _regressions(config: EvalConfig, family: EvalFamily, ledger: Ledger, headline: list[str]) -> list[str]:
+    """On which test sets, guard sets too, the tuned model is worse than what it must not be worse than."""
+    found = []
+    for pair, opponent in family.main.items():
+        worse = [
+            f"{item['metric']} on {item['test_set']} ({kind_of(config, item['test_set'])}, {item['delta']:+.4f})"
+            for item in ledger.results.comparisons
+            if ((item["a"], item["b"]), item["verdict"]) == (pair, "worse") and item["metric"] in headline
+        ]
+        if worse:
+            found.append(f"the tuned model is worse than {opponent}: {', '.join(worse)} (fail_on_regression)")
+    return found
+
+
+def standing_toggles(config: EvalConfig, ledger: Ledger) -> dict[str, bool]:
+    """A run that only adds the served model leaves the other systems measured: the manifest says so."""
     return {
         f"eval_{system}": True
         for system in SYSTEMS
-        if system != "nim" and all(system in ledger.results.systems(item.name) for item in ledger.test_sets)
+        if system != "nim"
+        and hasattr(config, f"eval_{system}")
+        and all(system in ledger.results.systems(item.name) for item in ledger.test_sets)
     }
 
 

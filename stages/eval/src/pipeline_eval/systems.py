@@ -1,68 +1,118 @@
-"""Which systems this run measures, each under its own encoding contract."""
+"""Which systems a run measures, each under its own encoding contract: what both families share."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pipeline.assets import model_content, resolve_model
 from pipeline.contract import EncodingContract, contract_of_model
 from pipeline.errors import PipelineError
-from pipeline.records.results import SYSTEMS
+from pipeline.records.results import SYSTEMS, VARIANT, in_order
 from pipeline.retrieval.encoder import LoadOptions
-from pipeline.retrieval.hardware import pick_device, pick_dtype
-from pipeline.schemas.eval import EmbedEvalConfig
+from pipeline.retrieval.hardware import encode_batch_tokens, pick_device, pick_dtype
+from pipeline.schemas.eval import EvalConfig
 from pipeline_eval.bm25 import Bm25System
-from pipeline_eval.dense import Compute, DenseSystem
-from pipeline_eval.identity import Identity, System
-from pipeline_eval.nim import NimClient, NimSystem
+from pipeline_eval.fusion import DEPTH, HybridSystem
+from pipeline_eval.identity import DerivedSystem, Identity, System
+from pipeline_eval.loaded import Compute
+from pipeline_eval.rerank import RerankSystem
 
 logger = logging.getLogger("pipeline")
 NO_CHECKPOINT = "none"
+_TOGGLED = ("bm25", "base", "finetuned", "nim")
 
 
 @dataclass
-class SystemMaker:
+class SystemMaker(ABC):
     """Makes the systems a configuration describes; also those it does not ask for, to check their earlier numbers."""
 
-    config: EmbedEvalConfig
+    config: EvalConfig
     command_line: frozenset[str]
     scratch: Path
     start_hint: str
+    _made: dict[str, System] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        length = self.config.max_length
-        if length is not None:
-            self.config = replace(self.config, query_max_length=length, passage_max_length=length)
+    @property
+    @abstractmethod
+    def dense(self) -> str:
+        """The embedding model whose rankings are fused and put in a new order."""
+
+    @property
+    @abstractmethod
+    def candidates(self) -> tuple[str, int] | None:
+        """System and number of the passages that rerankers get, or None where there is no reranker."""
+
+    @abstractmethod
+    def own_builders(self) -> dict[str, Callable[[], System]]:
+        """Systems by name, beside BM25 and the hybrid one, as far as the configuration describes them."""
+
+    @abstractmethod
+    def untoggled(self) -> list[str]:
+        """Systems to measure that have no key of their own to turn them off."""
+
+    @property
+    def sources(self) -> set[str]:
+        """Systems whose rankings others build on."""
+        hybrid = {"bm25", self.dense} if self.config.eval_hybrid else set()
+        return hybrid | ({self.candidates[0]} if self.candidates else set())
+
+    @property
+    def depth(self) -> int:
+        """Passages of each question that the systems above need from their sources."""
+        return max(DEPTH if self.config.eval_hybrid else 1, self.candidates[1] if self.candidates else 1)
 
     def asked(self) -> list[str]:
-        """Names of the systems to measure, without a tuned model that is not there.
+        """Names of the systems to measure, in their order, without a tuned model that is not there.
 
         Raises:
             PipelineError: nothing is left, or the gate on the served model has no checkpoint to compare with.
         """
-        names = [name for name in SYSTEMS if getattr(self.config, f"eval_{name}")]
-        if "finetuned" in names and not self.has_finetuned:
-            path = self.config.finetuned_model_path
-            fix = "run finetune first, or set finetuned_model_path"
-            names.remove("finetuned")
-            if not names:
-                raise PipelineError(f"the tuned model {path} does not exist, and nothing else is measured", fix=fix)
-            if self.config.fail_on_nim_metric_drift:
-                raise PipelineError(f"fail_on_nim_metric_drift compares with {path}, which does not exist", fix=fix)
-            logger.warning(f"the tuned model {path} does not exist and is skipped ({fix})")
+        names = {name for name in _TOGGLED if getattr(self.config, f"eval_{name}")}
         if not names:
-            raise PipelineError("nothing to measure: eval_base, eval_finetuned, eval_bm25 and eval_nim are all false")
-        return names
+            toggles = ", ".join(f"eval_{name}" for name in _TOGGLED)
+            raise PipelineError(f"nothing to measure: {toggles} are all false")
+        if "finetuned" in names and not self.has_finetuned:
+            self._skip_finetuned(names)
+        names |= set(self.untoggled())
+        if self.config.eval_hybrid and {"bm25", self.dense} <= names:
+            names.add("hybrid")
+        return [name for name in self.names if name in names]
+
+    @property
+    def names(self) -> list[str]:
+        """Every system that this configuration may measure, in the order in which it is measured."""
+        return in_order([*SYSTEMS, *self.variants])
+
+    @property
+    def variants(self) -> dict[str, str]:
+        """System -> the form of the embedding model's vectors that it measures."""
+        return {f"{self.dense}{VARIANT}{form}": form for form in self.config.variants()}
+
+    def _skip_finetuned(self, names: set[str]) -> None:
+        path = self.config.finetuned_model_path
+        fix = "run finetune first, or set finetuned_model_path"
+        names.remove("finetuned")
+        if not names:
+            raise PipelineError(f"the tuned model {path} does not exist, and nothing else is measured", fix=fix)
+        if self.config.fail_on_nim_metric_drift:
+            raise PipelineError(f"fail_on_nim_metric_drift compares with {path}, which does not exist", fix=fix)
+        logger.warning(f"the tuned model {path} does not exist and is skipped ({fix})")
 
     def make(self, name: str) -> System:
-        return {"bm25": Bm25System, "base": self._base, "finetuned": self._finetuned, "nim": self.nim}[name]()
+        """One system; the same object whenever it is asked for."""
+        if name not in self._made:
+            self._made[name] = self._builders[name]()
+        return self._made[name]
 
     def identity_of(self, name: str) -> Identity | None:
         """What a system not asked for is now, or None where that cannot be told (then its earlier numbers fall)."""
-        if name == "finetuned" and not self.has_finetuned:
+        if name not in self._builders or (name == "finetuned" and not self.has_finetuned):
             return None
         try:
             return self.make(name).identity
@@ -70,75 +120,94 @@ class SystemMaker:
             logger.debug(f"{name} cannot be looked at: {error.message}")
             return None
 
-    def nim(self) -> NimSystem:
-        config = self.config
-        client = NimClient(
-            config.nim_url, config.nim_model, config.nim_timeout, config.nim_max_retries, self.start_hint
-        )
-        return NimSystem(
-            client,
-            config.nim_batch_size,
-            config.corpus_chunk_size,
-            checkpoint=self._finetuned_content,
-            scratch=self.scratch,
-        )
+    @cached_property
+    def _builders(self) -> dict[str, Callable[[], System]]:
+        return {"bm25": Bm25System, "hybrid": self._hybrid, **self.own_builders()}
+
+    def _hybrid(self) -> DerivedSystem:
+        sources, depth = (self.dense, "bm25"), max(DEPTH, *self.config.k_values)
+        parts = [self.make(name).identity.digest() for name in sources]
+        content = f"reciprocal rank fusion of the first {depth} of {', '.join(parts)}"
+        return HybridSystem(sources, Identity(f"{' and '.join(sources)}, fused by rank", content), depth)
 
     @property
     def has_finetuned(self) -> bool:
-        return self._finetuned_folder.is_dir()
-
-    def _base(self) -> DenseSystem:
-        reference, revision = self.config.base_model, self.config.base_model_revision
-        own = EncodingContract.load(Path(resolve_model(reference)))
-        contract = self._checked(own, reference) if own else EncodingContract.from_config(self.config)
-        content = model_content(reference, revision)
-        return DenseSystem("base", reference, content, contract, self._options(revision), self._compute)
-
-    def _finetuned(self) -> DenseSystem:
-        folder = self._finetuned_folder
-        own = contract_of_model(folder)
-        if own is None:
-            logger.warning(
-                f"{folder} carries no encoding contract: prefixes, lengths and pooling are taken from the configuration"
-            )
-            own = EncodingContract.from_config(self.config)
-        contract = self._checked(own, str(folder))
-        return DenseSystem(
-            "finetuned", str(folder), self._finetuned_content, contract, self._options(None), self._compute
-        )
+        return self.finetuned_folder.is_dir()
 
     @cached_property
-    def _finetuned_folder(self) -> Path:
+    def finetuned_folder(self) -> Path:
         folder = Path(resolve_model(self.config.finetuned_model_path)).expanduser()
         if not (folder / "config.json").is_file() and (folder / "model" / "consolidated").is_dir():
             return folder / "model" / "consolidated"  # a checkpoint was named; the model is inside
         return folder
 
     @cached_property
-    def _finetuned_content(self) -> str:
-        return model_content(str(self._finetuned_folder), None) if self.has_finetuned else NO_CHECKPOINT
+    def finetuned_content(self) -> str:
+        return model_content(str(self.finetuned_folder), None) if self.has_finetuned else NO_CHECKPOINT
 
-    def _checked(self, contract: EncodingContract, source: str) -> EncodingContract:
-        lengths = contract.query_max_length, contract.passage_max_length
-        asked = self.config.max_length
-        if "max_length" in self.command_line and lengths != (asked, asked):
-            raise PipelineError(
-                f"max_length={asked} on the command line contradicts {lengths[0]} for queries and {lengths[1]} for "
-                f"passages, with which {source} was made",
-                fix="leave max_length out: each model is measured with its own lengths",
+    def finetuned_contract(self, family: str, configured: EncodingContract) -> EncodingContract:
+        """The contract saved beside the tuned model, else `configured` with a warning.
+
+        Raises:
+            PipelineError: the model is one of the other family.
+        """
+        own = contract_of_model(self.finetuned_folder)
+        if own is None:
+            logger.warning(
+                f"{self.finetuned_folder} carries no encoding contract: lengths, pooling and the form of the texts are "
+                "taken from the configuration"
             )
-        return contract.under(self.config, self.command_line, source)
+            return configured
+        if own.family != family:
+            raise PipelineError(
+                f"finetuned_model_path: {self.finetuned_folder} was made as a model of the family {own.family}",
+                fix=f"run `pipeline {own.family} eval`, or name a model of the family {family}",
+            )
+        return own
 
-    def _options(self, revision: str | None) -> LoadOptions:
+    def check_said(self, key: str, held: set[Any], source: str) -> None:
+        """Refuse a key on the command line that says something else than the model's contract.
+
+        Raises:
+            PipelineError: `held` is not just the value that was said.
+        """
+        said = getattr(self.config, key)
+        if key in self.command_line and held != {said}:
+            values = " and ".join(str(value) for value in sorted(held))
+            raise PipelineError(
+                f"{key}={said} on the command line contradicts {values}, with which {source} was made",
+                fix=f"leave {key} out: each model is measured under its own contract",
+            )
+
+    def reranker(
+        self, name: str, reference: str, content: str, contract: EncodingContract, options: LoadOptions
+    ) -> RerankSystem:
+        """A cross-encoder over the candidates of the first stage, which this configuration has."""
+        source, top_k = self.candidates  # type: ignore[misc]
+        first = self.make(source).identity
+        return RerankSystem(name, reference, content, contract, options, self.compute, source, first, top_k)
+
+    def options(self, revision: str | None) -> LoadOptions:
         return LoadOptions(revision, self.config.trust_remote_code, self.config.attn_implementation)
 
+    @property
+    def safe_options(self) -> LoadOptions:
+        """For a model beside the base, of which no commit is pinned: no code of its own is run."""
+        return replace(self.options(None), trust_remote_code=False)
+
     @cached_property
-    def _compute(self) -> Compute:
+    def compute(self) -> Compute:
         device = pick_device(self.config.device)
         return Compute(
             device,
             pick_dtype(self.config.precision, device),
-            self.config.batch_tokens,
+            encode_batch_tokens(self.config.batch_tokens, device),
             self.config.corpus_chunk_size,
-            self.scratch,
+            Path(self.config.cache_embeddings_dir).expanduser(),
         )
+
+
+def carried_contract(reference: str) -> EncodingContract | None:
+    """The contract a local or embedded model carries; None for hub ids and for models that say nothing."""
+    folder = Path(resolve_model(reference)).expanduser()
+    return contract_of_model(folder) if folder.is_dir() else None

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from pipeline.errors import PipelineError
+from pipeline.records.results import Facts
+from pipeline.retrieval.passages import Passages
 from pipeline.retrieval.search import top_k
 from pipeline_eval.metrics import Run
 
@@ -21,19 +23,40 @@ class VectorIndex:
     """Vectors of all passages, in the order of `ids`, searched block by block."""
 
     def __init__(
-        self, ids: list[str], vectors: np.ndarray, encode: Encode, *, passage_block: int, device: torch.device | str
+        self,
+        ids: list[str],
+        vectors: np.ndarray | Passages,
+        encode: Encode,
+        *,
+        passage_block: int,
+        device: torch.device | str,
+        facts: Facts | None = None,
     ) -> None:
-        self._ids, self._vectors, self._encode = ids, vectors, encode
+        self._ids, self.vectors, self.encode = ids, vectors, encode
+        self.facts = facts or Facts()
         self._block, self._device = passage_block, device
 
     def search(self, queries: dict[str, str], k: int) -> Run:
         """The `k` passages with the largest dot product for each question, all of the corpus considered."""
-        vectors = self._encode(list(queries.values()))
-        scores, places = top_k(vectors, self._vectors, k, passage_block=self._block, device=self._device)
+        vectors = self.encode(list(queries.values()))
+        scores, places = top_k(vectors, self.vectors, k, passage_block=self._block, device=self._device)
         return {
             query: {self._ids[place]: float(score) for place, score in zip(row, values, strict=True)}
             for query, row, values in zip(queries, places, scores, strict=True)
         }
+
+    def made_into(
+        self, encode: Encode, vectors: np.ndarray | Passages | None = None, facts: Facts | None = None
+    ) -> VectorIndex:
+        """The same passages with other questions' vectors, and other vectors of their own."""
+        return VectorIndex(
+            self._ids,
+            self.vectors if vectors is None else vectors,
+            encode,
+            passage_block=self._block,
+            device=self._device,
+            facts=facts or self.facts,
+        )
 
 
 def stored(parts: Iterator[np.ndarray], rows: int, folder: Path) -> np.ndarray:

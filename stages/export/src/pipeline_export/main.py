@@ -1,4 +1,4 @@
-"""Write a tuned bi-encoder as ONNX and prove that it gives torch's vectors."""
+"""Write a tuned model as ONNX and prove that it gives what torch gives."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ import torch
 
 from pipeline.contract import EncodingContract
 from pipeline.errors import PipelineError
-from pipeline.retrieval.encoder import BiEncoder, LoadOptions
-from pipeline.retrieval.onnx_encoder import METADATA_FILE, MODEL_FILE, OnnxEncoder
+from pipeline.retrieval.encoder import LoadOptions
+from pipeline.retrieval.onnx_session import METADATA_FILE, MODEL_FILE, OnnxModel
 from pipeline.run.files import replacing_folder, write_json
 from pipeline.run.stage import StageResult, StageRun, run_stage
-from pipeline.schemas.export import EmbedExportConfig
+from pipeline.schemas.export import ExportConfig
+from pipeline_export.families import FAMILIES, ExportFamily
 from pipeline_export.graph import write_graph
 from pipeline_export.package import source_model, write_metadata, write_package
-from pipeline_export.parity import TOP, Parity, Reference, compare
-from pipeline_export.texts import ParityText, parity_texts
-
-FP16_MIN_COSINE = 0.999
-"""fp16 keeps 11 bits of a number: its vectors may lie this far from torch's fp32 ones."""
+from pipeline_export.parity import Parity
 
 
 @dataclass(frozen=True)
@@ -40,36 +37,38 @@ class Export:
         return sum(path.stat().st_size for path in self.folder.glob(f"{MODEL_FILE}*"))
 
 
-def main(config: EmbedExportConfig, run: StageRun) -> StageResult:
+def main(config: ExportConfig, run: StageRun) -> StageResult:
     """Trace the model, compare it with torch on real texts, publish what holds, list it in `exports.json`."""
-    refuse_what_is_not_here(config, run)
-    source, contract = source_model(config.model_path)
+    refuse_what_is_not_here(config)
+    family = FAMILIES[type(config)]
+    source, contract = source_model(config.model_path, run.family.name)
+    contract = contract.under(config, run.command_line, str(source))
     targets = {"fp32": Path(config.onnx_export_path)}
     if config.export_dtype == "fp16":
         targets["fp16"] = Path(f"{config.onnx_export_path}_fp16")
     check_targets(targets)
 
-    run.log.info(f"export: {source.resolve()}, {contract.pooling} pooling, up to {contract.passage_max_length} tokens")
-    model = BiEncoder.load(str(source), contract, options=LoadOptions(trust_remote_code=config.trust_remote_code))
+    longest = contract.max_length(family.kind)
+    run.log.info(f"export: {source.resolve()}, {contract.pooling} pooling, up to {longest} tokens")
+    model = family.load(str(source), contract, LoadOptions(trust_remote_code=config.trust_remote_code))
     data = parity_data(config, run)
-    texts = parity_texts(data, contract, config.parity_texts)
-    reference = Reference.of(model, texts)
+    samples = family.samples(data, contract, config.parity_texts)
+    reference = family.reference(model, samples)
 
     exports, report = [], run.folder / "parity_report.json"
     for dtype, target in targets.items():
-        limit = config.parity_min_cosine if dtype == "fp32" else min(config.parity_min_cosine, FP16_MIN_COSINE)
         with replacing_folder(target) as folder:
-            exported = write_export(model, source, contract, folder, dtype, config.opset)
-            parity = compare(reference, exported, texts, dtype, limit)
-            write_report(report, [*(item.parity for item in exports), parity], texts, data)
+            exported = write_export(family, model, source, contract, folder, dtype, config.opset)
+            parity = family.compare(reference, exported, samples, dtype, config)
+            write_report(report, [*(item.parity for item in exports), parity], family.counts(samples), data)
             parity.require()
         exports.append(Export(target.name, target, dtype, parity))
         listing = write_listing(run.folder, exports)
-        run.log.info(f"export: {dtype} published, lowest cosine {parity.cosine:.7f} over {parity.texts} texts")
+        run.log.info(f"export: {dtype} published; {parity.compared} {parity.unit}: {parity.shown()}")
 
     return StageResult(
         outputs=[*(item.folder for item in exports), report, listing],
-        counts={"exports": len(exports), "texts_compared": len(texts)},
+        counts={"exports": len(exports), f"{exports[0].parity.unit}_compared": len(samples)},
         metrics={item.dtype: item.parity.as_record() for item in exports},
         headline=headline(exports, config.opset, data),
         next_command=f"pipeline {run.family.name} deploy{run.config_hint}",
@@ -77,9 +76,7 @@ def main(config: EmbedExportConfig, run: StageRun) -> StageResult:
     )
 
 
-def refuse_what_is_not_here(config: EmbedExportConfig, run: StageRun) -> None:
-    if run.family.name != "embed":
-        raise PipelineError(f"export of {run.family.name} models arrives with a later release")
+def refuse_what_is_not_here(config: ExportConfig) -> None:
     if config.quant_cfg:
         raise PipelineError(
             f"quant_cfg={config.quant_cfg}: quantised exports arrive with a later release",
@@ -97,7 +94,7 @@ def check_targets(targets: dict[str, Path]) -> None:
             )
 
 
-def parity_data(config: EmbedExportConfig, run: StageRun) -> Path | None:
+def parity_data(config: ExportConfig, run: StageRun) -> Path | None:
     """The folder of the parity texts, or None: a checkpoint may be exported without the stages before it."""
     folder = Path(config.parity_data_path).expanduser() if config.parity_data_path else None
     if folder and not folder.is_dir():
@@ -109,28 +106,25 @@ def parity_data(config: EmbedExportConfig, run: StageRun) -> Path | None:
 
 
 def write_export(
-    model: BiEncoder, source: Path, contract: EncodingContract, folder: Path, dtype: str, opset: int
-) -> OnnxEncoder:
+    family: ExportFamily, model: Any, source: Path, contract: EncodingContract, folder: Path, dtype: str, opset: int
+) -> OnnxModel:
     """Fill `folder` with graph, tokenizer, contract and metadata; returns the export, opened as the server opens it."""
+    traced = family.traced(model)
     if dtype == "fp16":
-        model.model.to(torch.float16)  # pooling and the output stay fp32
-    write_graph(model, folder, opset)
+        traced.body.to(torch.float16)  # pooling, a head of ours and the output stay fp32
+    write_graph(traced, folder, opset)
     written = write_package(model, source, contract, folder)
-    exported = OnnxEncoder.load(folder)
-    write_metadata(folder, source, written, exported.session, dtype, opset)
+    exported = family.opened.load(folder)
+    write_metadata(folder, source, written, family.encoding(written), exported.session, dtype, opset)
     return exported
 
 
-def write_report(path: Path, results: list[Parity], texts: list[ParityText], data: Path | None) -> Path:
+def write_report(path: Path, results: list[Parity], counts: dict[str, int], data: Path | None) -> Path:
     return write_json(
         path,
         {
             "schema_version": 1,
-            "texts": {
-                "from": str(data) if data else "built-in",
-                "queries": sum(item.kind == "query" for item in texts),
-                "passages": sum(item.kind == "passage" for item in texts),
-            },
+            "texts": {"from": str(data) if data else "built-in", **counts},
             "results": [result.as_record() for result in results],
         },
     )
@@ -144,7 +138,7 @@ def write_listing(folder: Path, exports: list[Export]) -> Path:
             "format": "onnx",
             "dtype": item.dtype,
             "bytes": item.size,
-            "parity": {"passed": item.parity.passed, "cosine": item.parity.cosine, "texts": item.parity.texts},
+            "parity": {"passed": item.parity.passed, **item.parity.listed()},
         }
         for item in exports
     }
@@ -160,17 +154,15 @@ def headline(exports: list[Export], opset: int, data: Path | None) -> list[tuple
     rows = []
     for item in exports:
         parity = item.parity
-        closeness = f"lowest cosine {parity.cosine:.7f} (needs {parity.min_cosine})"
-        closeness += f", largest difference {parity.max_abs_diff:.1e}, top {TOP} agreement {parity.top_agreement:.1%}"
-        speed = f"onnxruntime {parity.onnx_texts_per_second}, torch {parity.torch_texts_per_second}"
+        speed = f"onnxruntime {parity.onnx_per_second}, torch {parity.torch_per_second}"
         rows += [
             (f"ONNX {item.dtype}", f"{item.size / 1e6:.1f} MB, opset {opset}, {item.folder}"),
-            ("  parity with torch", closeness),
-            ("  texts per second", f"{speed} (one at a time, this machine)"),
+            ("  parity with torch", parity.shown()),
+            (f"  {parity.unit} per second", f"{speed} (one at a time, this machine)"),
         ]
-    compared = exports[0].parity
+    first = exports[0].parity
     origin = "of the test set" if data else "built in"
-    rows.append(("texts compared", f"{compared.texts} {origin}, {compared.shortest}–{compared.longest} tokens"))
+    rows.append((f"{first.unit} compared", f"{first.compared} {origin}, {first.shortest}–{first.longest} tokens"))
     return rows
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from pipeline.assets import resolve_model
 from pipeline.contract import EncodingContract, contract_of_model
 from pipeline.errors import PipelineError
+from pipeline.retrieval.cross_encoder import CrossEncoder
 from pipeline.retrieval.encoder import BiEncoder
-from pipeline.retrieval.onnx_encoder import METADATA_FILE, MODEL_FILE, TOKENIZER_FILE
+from pipeline.retrieval.onnx_session import METADATA_FILE, MODEL_FILE, TOKENIZER_FILE
 from pipeline.run.files import write_json
 from pipeline.run.snapshot import sha256_of
 
@@ -19,11 +20,11 @@ _VERSIONS = ("pipeline", "torch", "transformers", "onnx", "onnxruntime")
 _ONNX_TYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 
 
-def source_model(reference: str) -> tuple[Path, EncodingContract]:
+def source_model(reference: str, family: str) -> tuple[Path, EncodingContract]:
     """The checkpoint's folder and the contract it carries.
 
     Raises:
-        PipelineError: it is not a folder, or nothing in it says how texts become vectors.
+        PipelineError: it is not a folder, nothing in it says how it reads texts, or it is of another family.
     """
     folder = Path(resolve_model(reference)).expanduser()
     if not folder.is_dir():
@@ -31,11 +32,13 @@ def source_model(reference: str) -> tuple[Path, EncodingContract]:
     contract = contract_of_model(folder)
     if contract is None:
         raise PipelineError(
-            f"{folder} does not say how texts become vectors: it has neither encoding_contract.json nor modules.json",
+            f"{folder} does not say how it reads texts: it has neither encoding_contract.json nor modules.json",
             fix="export what `finetune` wrote (…/LATEST/model/consolidated), or a sentence-transformers model",
         )
-    if contract.family != "embed":
-        raise PipelineError(f"{folder} is a {contract.family} model", fix=f"use `pipeline {contract.family} export`")
+    if contract.family != family:
+        raise PipelineError(
+            f"{folder} is a model for {contract.family}", fix=f"use `pipeline {contract.family} export`"
+        )
     if not contract.share_encoder:
         raise PipelineError(
             f"{folder} has one encoder for queries and one for passages; exporting two is not built yet",
@@ -44,7 +47,9 @@ def source_model(reference: str) -> tuple[Path, EncodingContract]:
     return folder, contract.need_one_vector(str(folder))
 
 
-def write_package(model: BiEncoder, source: Path, contract: EncodingContract, folder: Path) -> EncodingContract:
+def write_package(
+    model: BiEncoder | CrossEncoder, source: Path, contract: EncodingContract, folder: Path
+) -> EncodingContract:
     """Write tokenizer and contract into `folder`; returns the contract as written.
 
     tokenizer.json names the padding token, so that a reader without `transformers` pads with the right one.
@@ -62,6 +67,7 @@ def write_package(model: BiEncoder, source: Path, contract: EncodingContract, fo
     plain.save(str(folder / TOKENIZER_FILE))
     written = contract.with_(
         dimension=model.contract.dimension,
+        pooling=model.contract.pooling,
         tokenizer_hash=model.contract.tokenizer_hash,
         dtype=contract.dtype or model.contract.dtype,
     )
@@ -70,9 +76,18 @@ def write_package(model: BiEncoder, source: Path, contract: EncodingContract, fo
 
 
 def write_metadata(
-    folder: Path, source: Path, contract: EncodingContract, session: Any, dtype: str, opset: int
+    folder: Path,
+    source: Path,
+    contract: EncodingContract,
+    encoding: dict[str, Any],
+    session: Any,
+    dtype: str,
+    opset: int,
 ) -> Path:
-    """Write metadata.json: interface, weights' origin and hashes, versions. The same model gives the same bytes."""
+    """Write metadata.json: interface, weights' origin and hashes, versions. The same model gives the same bytes.
+
+    `encoding`: how an input is made of texts, for readers who do not know the contract.
+    """
     weights = sorted(source.glob("*.safetensors"))
     return write_json(
         folder / METADATA_FILE,
@@ -84,6 +99,7 @@ def write_metadata(
             "inputs": [_port(item) for item in session.get_inputs()],
             "outputs": [_port(item) for item in session.get_outputs()],
             "dimension": contract.dimension,
+            "encoding": encoding,
             "contract_digest": contract.digest(),
             "files": {path.name: _record(path) for path in sorted(folder.glob(f"{MODEL_FILE}*"))},
             "source": {"path": str(source.resolve()), "weights": {path.name: _record(path) for path in weights}},

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pipeline.contract import EncodingContract
 from pipeline.errors import PipelineError
 from pipeline.run.files import read_jsonl
 
 Kind = Literal["query", "passage"]
+Text = TypeVar("Text")
 MOST_LINES = 100_000
 """Lines of a file that are looked at; a corpus of millions does not make a better sample."""
 
@@ -41,18 +42,23 @@ def parity_texts(folder: Path | None, contract: EncodingContract, count: int) ->
     holds short and long ones and needs padding. `folder` None takes a few built-in texts.
     """
     if folder is None:
-        queries, passages = list(_BUILT_IN), [" ".join(_BUILT_IN[: 1 + n % 6]) for n in range(6)]
+        queries, passages = built_in()
     else:
         queries, passages = _read(folder / "queries.jsonl"), _read(folder / "corpus.jsonl")
     n_queries = max(1, count // 4 - 2)
     n_passages = max(1, count - n_queries - 4)
-    edges = ["ok", _too_long(passages, max(contract.query_max_length, contract.passage_max_length))]
-    queries = [contract.format_query(text) for text in edges + _spread(queries, n_queries)]
-    passages = [contract.format_passage(text) for text in edges + _spread(passages, n_passages)]
-    return _mixed([ParityText("query", text) for text in queries] + [ParityText("passage", text) for text in passages])
+    edges = ["ok", too_long(passages, max(contract.query_max_length, contract.passage_max_length))]
+    queries = [contract.format_query(text) for text in edges + spread(queries, n_queries)]
+    passages = [contract.format_passage(text) for text in edges + spread(passages, n_passages)]
+    return mixed([ParityText("query", text) for text in queries] + [ParityText("passage", text) for text in passages])
 
 
-def _too_long(texts: list[str], tokens: int) -> str:
+def built_in() -> tuple[list[str], list[str]]:
+    """A few queries, and passages of one to six sentences."""
+    return list(_BUILT_IN), [" ".join(_BUILT_IN[: 1 + number]) for number in range(len(_BUILT_IN))]
+
+
+def too_long(texts: list[str], tokens: int) -> str:
     """A text that has to be cut: in no language does a token stand for 16 characters on average."""
     joined = " ".join(texts)
     return (joined * (1 + 16 * tokens // len(joined)))[: 16 * tokens]
@@ -73,7 +79,7 @@ def _read(path: Path) -> list[str]:
     return texts
 
 
-def _spread(texts: Sequence[str], count: int) -> list[str]:
+def spread(texts: Sequence[str], count: int) -> list[str]:
     """`count` texts evenly spread over the lengths, shortest and longest included."""
     ranked = sorted(set(texts), key=lambda text: (len(text), text))
     count = min(count, len(ranked))
@@ -82,7 +88,7 @@ def _spread(texts: Sequence[str], count: int) -> list[str]:
     return [ranked[position * (len(ranked) - 1) // (count - 1)] for position in range(count)]
 
 
-def _mixed(texts: list[ParityText]) -> list[ParityText]:
+def mixed(texts: list[Text]) -> list[Text]:
     """A fixed order in which neighbours differ in length: take them in strides coprime to their number."""
     stride = next(step for step in (7, 11, 13, 17) if len(texts) % step)
     return [texts[position * stride % len(texts)] for position in range(len(texts))]

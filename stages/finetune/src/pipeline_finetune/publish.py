@@ -52,7 +52,7 @@ def publish(config: FinetuneConfig, run: StageRun, checkpoints: Checkpoints, sch
         counts={"rows": schedule.rows, "steps": last["step"], "epochs": last["epoch"] + 1},
         metrics=metrics,
         headline=headline,
-        next_command=f"pipeline {run.family.name} eval{run.config_hint}" if "eval" in run.family.ready else None,
+        next_command=f"pipeline {run.family.name} eval{run.config_hint}",
     )
 
 
