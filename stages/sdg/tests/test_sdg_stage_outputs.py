@@ -113,6 +113,17 @@ def test_a_preview_takes_the_first_document_that_has_a_passage(stage: Stage, cor
     assert shown["file_name"] == ["alpha.md"] and shown["deduplicated_qa_pairs"]
 
 
+@pytest.mark.parametrize("more", [(), ("preview=true",), ("shard=1/2",)])
+def test_a_corpus_without_a_sentence_is_one_clear_error(
+    stage: Stage, endpoint: Any, corpus: Path, more: tuple[str, ...]
+) -> None:
+    for number, path in enumerate(sorted(corpus.iterdir())):
+        path.write_text("=" * (80 + number) + "\n")
+    with pytest.raises(PipelineError, match="none of the 3 documents holds a sentence to ask about"):
+        stage(*more)
+    assert endpoint.calls.total() == 0
+
+
 def test_an_answer_without_any_pair_does_not_end_the_chain(stage: Stage, endpoint: Any) -> None:
     endpoint.pairs = 0
     stage(*PLAIN, "num_pairs=2", "repair=false")

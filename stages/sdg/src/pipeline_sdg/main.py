@@ -54,6 +54,11 @@ def main(config: SdgConfig, run: StageRun) -> StageResult:
     _check_others(config, run)
     corpus = documents.survey(config, run.folder)
     units = Units(corpus, config, run.folder)
+    if not units.windows:
+        raise PipelineError(
+            f"{config.corpus_dir}: none of the {len(units)} documents holds a sentence to ask about",
+            fix="check corpus_dir and file_extensions",
+        )
     asked = Asked(units, config)
     endpoints = endpoints_of(config, run.command_line)
     with open_journal(run.folder, Path(config.output_dir), config.resume) as journal:
@@ -209,7 +214,7 @@ def _announce(
 
 
 def _warn_of_long_prompts(run: StageRun, config: SdgConfig, units: Units) -> None:
-    name, characters = units.longest if units.windows else ("", 0)
+    name, characters = units.longest
     if config.window_tokens is None and estimated_tokens(characters) > LONG_PROMPT:
         run.log.warning(
             f"warning: {name}: one call would show about {estimated_tokens(characters):,} tokens and get "
@@ -248,13 +253,13 @@ def _write(run: StageRun, config: SdgConfig, corpus: Survey, made: Made, paid: P
         metrics=_metrics(paid),
         headline=_headline(funnel, paid),
         next_command=_next_command(run, config),
-        failure=_nothing_made(counts),
+        failure=_nothing_made(config, counts),
     )
 
 
-def _nothing_made(counts: dict[str, int]) -> str | None:
-    """A shard may have nothing to ask about, which is no failure."""
-    if counts["pairs_kept"] or not counts["windows"]:
+def _nothing_made(config: SdgConfig, counts: dict[str, int]) -> str | None:
+    """A shard may have nothing to ask about, which is no failure; a whole corpus may not."""
+    if counts["pairs_kept"] or (config.shard and not counts["windows"]):
         return None
     return "no usable pair was made: see rejected.jsonl for the reasons"
 

@@ -89,7 +89,7 @@ class Asked:
         chosen = spread(range(units.windows), config.max_windows)
         if config.preview:
             chosen = chosen[:1]
-        self.units = [units.unit_of(chosen[0])] if config.preview and chosen else range(part - 1, len(units), parts)
+        self.units = [units.unit_of(chosen[0])] if config.preview else range(part - 1, len(units), parts)
         self._unit, self._window = array("q"), array("q")
         self._of: dict[int, range] = {}
         rest = iter(chosen)
