@@ -53,6 +53,10 @@ class EvalConfig(ModelLoading, StageConfig):
     eval_base: bool = key(True, "Measure the base model.")
     eval_finetuned: bool = key(True, "Measure the tuned model.")
     eval_bm25: bool = key(True, "Measure BM25, the word-matching yardstick.")
+    bm25_fields: Literal["separate", "joined"] = key(
+        "separate",
+        "BM25 of title and text: `separate` scores each and adds, as BEIR's published figures; `joined` reads one text.",
+    )
     eval_hybrid: bool = key(True, "Measure BM25 and the embedding model fused by rank, where both are measured.")
     eval_nim: bool = key(False, "Measure a served model over HTTP; always anew.", affects_output=False)
     nim_url: str = key("http://localhost:8000", "Address of the served model.", affects_output=False)

@@ -19,7 +19,7 @@ _TEXT = st.lists(st.sampled_from(_WORDS), max_size=6).map(" ".join)
 def formula(passages: list[str], question: str) -> list[float]:
     """Robertson's BM25 in Lucene's form, one passage at a time; the words above have no stem but themselves."""
     texts = [text.split() for text in passages]
-    mean = sum(map(len, texts)) / len(texts)
+    mean = sum(map(len, texts)) / len(texts) or 1.0
     scores = []
     for text in texts:
         score = 0.0
@@ -80,3 +80,13 @@ def test_without_a_shared_word_there_is_no_candidate(passages):
     for question in ("", "the", "unknown word"):
         found, scores = index.top(question, 5)
         assert found.dtype == np.int64 and scores.dtype == np.float32 and len(found) == len(scores) == 0
+
+
+@given(st.lists(st.tuples(_TEXT, _TEXT), min_size=1, max_size=8), _TEXT)
+@settings(max_examples=60, deadline=None)
+def test_scores_of_fields_are_added(passages, question):
+    titles, texts = (list(column) for column in zip(*passages, strict=True))
+    found, scores = Bm25Index(titles, texts).top(question, len(passages))
+    expected = np.array(formula(titles, question)) + np.array(formula(texts, question))
+    assert set(found) == set(np.flatnonzero(expected > 0))
+    np.testing.assert_allclose(scores, expected[found], rtol=1e-5)

@@ -122,7 +122,7 @@ class SystemMaker(ABC):
 
     @cached_property
     def _builders(self) -> dict[str, Callable[[], System]]:
-        return {"bm25": Bm25System, "hybrid": self._hybrid, **self.own_builders()}
+        return {"bm25": lambda: Bm25System(self.config.bm25_fields), "hybrid": self._hybrid, **self.own_builders()}
 
     def _hybrid(self) -> DerivedSystem:
         sources, depth = (self.dense, "bm25"), max(DEPTH, *self.config.k_values)
