@@ -55,7 +55,7 @@ class EvalConfig(ModelLoading, StageConfig):
     eval_bm25: bool = key(True, "Measure BM25, the word-matching yardstick.")
     bm25_fields: Literal["separate", "joined"] = key(
         "separate",
-        "BM25 of title and text: `separate` scores each and adds, as BEIR's published figures; `joined` reads one text.",
+        "BM25 of title and text: `separate` scores each and adds, as BEIR publishes it; `joined` reads one text.",
     )
     eval_hybrid: bool = key(True, "Measure BM25 and the embedding model fused by rank, where both are measured.")
     eval_nim: bool = key(False, "Measure a served model over HTTP; always anew.", affects_output=False)

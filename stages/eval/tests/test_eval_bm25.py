@@ -8,9 +8,9 @@ from pipeline_eval.bm25 import Bm25Search, Bm25System
 from pipeline.records.passages import Passage
 
 CORPUS = {
-    "named": Passage("named", "it lifts water out of deep wells and asks for little care all year", "Pump"),
-    "told": Passage("told", "in the wells beyond the hill a pump lifts water", ""),
-    "other": Passage("other", "sails are lowered in a storm", "Sails"),
+    "named": Passage("named", "lifts water out of deep wells, asks little care, works all year, sails turn it", "Pump"),
+    "told": Passage("told", "far beyond hills stands pump, lifting water nearby", "Water"),
+    "other": Passage("other", "storm", "Sails"),
 }
 
 
