@@ -14,6 +14,7 @@ from pipeline.pair_text import Cut, PairTokenizer, PairTokens
 from pipeline.retrieval.batching import token_batches
 from pipeline.retrieval.collate import on_device, padded
 from pipeline.retrieval.encoder import tokenizer_hash
+from pipeline.retrieval.hardware import use_fast_fp32
 from pipeline.retrieval.pooling import pool
 from pipeline.retrieval.rerank_head import load_body_and_head
 from pipeline.retrieval.transformer import LoadOptions, check_length, longest_input
@@ -54,6 +55,7 @@ class CrossEncoder(nn.Module):
             PipelineError: the model cannot be found or read, is not for reranking, has more than one label, or cannot
                 read `rerank_max_length` tokens.
         """
+        use_fast_fp32()
         parts = load_body_and_head(reference, contract.pooling, dtype, options or LoadOptions(), seed)
         check_length(parts.body, contract.max_length("pair"), reference, "rerank_max_length")
         contract = contract.with_(

@@ -16,6 +16,7 @@ from pipeline.assets import resolve_model
 from pipeline.contract import EncodingContract, tokenizer_rules_hash
 from pipeline.retrieval.batching import token_batches
 from pipeline.retrieval.collate import Tokens, padded
+from pipeline.retrieval.hardware import use_fast_fp32
 from pipeline.retrieval.pooling import pool, token_vectors
 from pipeline.retrieval.transformer import LoadOptions, check_length, load_transformer, longest_input
 from pipeline.run.snapshot import sha256_of
@@ -56,6 +57,7 @@ class BiEncoder(nn.Module):
         Raises:
             PipelineError: the model cannot be found or read; lengths beyond the model's positions.
         """
+        use_fast_fp32()
         model, tokenizer = load_transformer(reference, dtype, options)
         longest = max(contract.query_max_length, contract.passage_max_length)
         check_length(model, longest, reference, "query_max_length and passage_max_length")

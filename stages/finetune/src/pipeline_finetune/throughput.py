@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from pipeline.retrieval.hardware import use_fast_fp32
+
 _SIZE, _ROUNDS = 2048, 3
 
 
@@ -29,6 +31,7 @@ def training_flops(body: nn.Module, lengths: Sequence[int]) -> float:
 
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of a large matrix product in `dtype`: the limit no step can pass (the best of a few)."""
+    use_fast_fp32()
     left, right = (torch.randn(_SIZE, _SIZE, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(_ROUNDS):
