@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.errors import PipelineError
 from pipeline.retrieval.batching import padding_share, token_batches
 from pipeline.retrieval.encoder import BiEncoder
+from pipeline.retrieval.vector_cache import in_use
 from pipeline.retrieval.vector_store import StoredPassages, Texts, VectorStore, hashes_of
 from pipeline.retrieval.world import World
 from pipeline.run.progress import progress
@@ -45,7 +46,13 @@ def encode_corpus(
     Raises:
         PipelineError: the model gives a vector that is not finite.
     """
-    world = world or World()
+    with in_use(store.folder.parent):
+        return _encoded(encoder, store, kind, count, texts, batches, world or World())
+
+
+def _encoded(
+    encoder: BiEncoder, store: VectorStore, kind: str, count: int, texts: Texts, batches: Batches, world: World
+) -> StoredPassages:
     hashes, sizes = _hashes(count, texts)
     distinct = np.unique(hashes, return_index=True)[1]
     shards = _shards(distinct[np.argsort(-sizes[distinct], kind="stable")], sizes)

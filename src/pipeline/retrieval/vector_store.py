@@ -23,6 +23,7 @@ import numpy as np
 from pipeline.assets import model_content
 from pipeline.errors import PipelineError
 from pipeline.retrieval.encoder import BiEncoder
+from pipeline.retrieval.vector_cache import in_use, mark_used
 from pipeline.run.files import write_json
 
 _TEXTS, _VECTORS, _KEY = "texts.npy", "vectors.npy", "key.json"
@@ -69,6 +70,7 @@ class VectorStore:
         shard, row = self._places(shards, hashes)
         if (shard < 0).any():
             raise KeyError(f"{int((shard < 0).sum())} texts are not in {self.folder / kind}")
+        mark_used([shards[number] for number in np.unique(shard)])
         return StoredPassages([np.load(path / _VECTORS, mmap_mode="r") for path in shards], shard, row)
 
     def missing(self, kind: str, hashes: np.ndarray) -> np.ndarray:
@@ -105,13 +107,14 @@ class VectorStore:
 
     def publish(self, shared: VectorStore) -> None:
         """Move every shard to `shared`, which has the same key, and leave nothing behind."""
-        for shard in [path for kind in self.folder.iterdir() if kind.is_dir() for path in kind.iterdir()]:
-            target = shared.folder / shard.relative_to(self.folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if not shard.name.startswith(".") and not target.exists():
-                os.replace(shard, target)
-        if not (shared.folder / _KEY).exists():
-            write_json(shared.folder / _KEY, self.key)
+        with in_use(shared.folder.parent):
+            for shard in [path for kind in self.folder.iterdir() if kind.is_dir() for path in kind.iterdir()]:
+                target = shared.folder / shard.relative_to(self.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not shard.name.startswith(".") and not target.exists():
+                    os.replace(shard, target)
+            if not (shared.folder / _KEY).exists():
+                write_json(shared.folder / _KEY, self.key)
         shutil.rmtree(self.folder.parent)
 
     def sweep(self) -> None:

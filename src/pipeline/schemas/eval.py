@@ -80,9 +80,23 @@ class EvalConfig(ModelLoading, StageConfig):
         None, "Tokens encoded at once; null: as suits the machine.", gt=0, affects_output=False
     )
     corpus_chunk_size: int = key(50000, "Passages scored at once.", gt=0, affects_output=False)
+    nproc_per_node: int | Literal["gpu"] = key(
+        1,
+        "Processes that share what models compute, through torchrun; `gpu`: one for each GPU.",
+        ge=1,
+        affects_output=False,
+    )
+    dist_timeout_minutes: int = key(30, "How long processes wait for each other.", gt=0, affects_output=False)
     cache_embeddings_dir: str = key(
         "${output_dir}/cache_embeddings",
         "Vectors of earlier runs; one is used again only for the same text, model and contract.",
+        affects_output=False,
+    )
+    cache_max_gb: float = key(
+        20.0,
+        "What that folder may take after a run, in GB of 10**9 bytes: vectors this run did not use go, the longest "
+        "unused first.",
+        ge=0,
         affects_output=False,
     )
     precision: Precision = key("auto", "Compute type; `auto` takes bf16 where the hardware has it.")

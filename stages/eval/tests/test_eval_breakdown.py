@@ -47,6 +47,7 @@ def typed(tiny) -> TestSet:
 BASE = scored({"q1": 0.5, "q2": 0.5, "q3": 0.2, "q4": 1.0, "q5": 0.0, "q6": 0.3})
 TUNED = scored({"q1": 1.0, "q2": 0.6, "q3": 0.2, "q4": 0.4, "q5": 0.0, "q6": 1.0})
 SCORES = {"base": BASE, "tuned": TUNED}
+VALUES = {name: np.array([item[METRIC] for item in scores.values()]) for name, scores in SCORES.items()}
 
 
 def rows_by(rows, by):
@@ -148,11 +149,15 @@ def test_files_of_a_run_are_explained(explained):
 
 
 def test_written_as_json_and_as_a_page(tmp_path, explained):
-    data, page = write_breakdowns(tmp_path / "out", [explained], {"base": "base", "tuned": "tuned model"})
+    data, page, *pictures = write_breakdowns(
+        tmp_path / "out", [explained], VALUES, {"base": "base", "tuned": "tuned model"}
+    )
     (kept,) = json.loads(data.read_text())
     assert kept["losses"][0]["question"] == "q4" and kept["losses"][0]["delta"] == -0.6
     assert {row["by"] for row in kept["rows"]} == {"query_type", "hop_count", LENGTH, DOCUMENT}
     text = page.read_text()
+    assert text.startswith("![systems](systems.png)\n\n![breakdown](breakdown.png)\n\n# synthetic")
+    assert [path.name for path in pictures] == ["systems.png", "breakdown.png"]
     assert "| multi\\_hop | 3 | 0.4000 | 0.6000 | +0.2000 |  |" in text
     assert "### too windy for the nets?" in text and "- first of base: the right one" in text
     assert "- first of tuned model: `d_2` (cistern.md): The cistern holds" in text
@@ -163,22 +168,23 @@ def test_another_right_passage_is_told_apart_from_a_wrong_one(tmp_path, typed):
     firsts = {"base": {"q1": "d_2"}, "tuned": {"q1": "d_1"}}
     gains, _ = extremes(typed, SCORES, firsts, "base", "tuned", METRIC)
     found = Breakdown("set", "base", "tuned", METRIC, 6, [], gains, [])
-    page = write_breakdowns(tmp_path, [found])[1].read_text()
+    page = write_breakdowns(tmp_path, [found], VALUES)[1].read_text()
     assert "- first of base: `d_2` (cistern.md)" in page
     assert "- first of tuned: right too: `d_1` (lamp.md)" in page
     assert "- first of base: nothing" in page  # q6
+    assert not (tmp_path / "breakdown.png").exists()  # no groups
 
 
 def test_texts_of_others_do_not_break_the_page(tmp_path, explained):
     explained.rows[0] = type(explained.rows[0])("query_type", "a|b\n# <b>", 1, 0.0, 0.0, 0.0, None)
-    page = write_breakdowns(tmp_path, [explained])[1].read_text()
+    page = write_breakdowns(tmp_path, [explained], VALUES)[1].read_text()
     assert "| a\\|b \\# \\<b\\> | 1 |" in page
 
 
 def test_nothing_to_explain_removes_old_files(tmp_path, explained):
-    write_breakdowns(tmp_path, [explained])
-    assert write_breakdowns(tmp_path, []) == []
-    assert not list(tmp_path.glob("breakdown.*"))
+    write_breakdowns(tmp_path, [explained], VALUES)
+    assert write_breakdowns(tmp_path, [], {}) == []
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".png", ".md", ".json")]
 
 
 def test_the_console_shows_types_and_three_of_each(explained):

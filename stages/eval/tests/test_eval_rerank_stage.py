@@ -80,6 +80,9 @@ def test_the_stack_in_one_table(run, run_dir, tiny, tuned, tiny_model, capsys):
         ("base", "finetuned"),
         ("base_retriever", "retriever"),
         ("base_retriever", "finetuned"),
+        ("bm25", "finetuned"),
+        ("retriever", "hybrid"),
+        ("hybrid", "finetuned"),
     }
     assert all(measured[system]["facts"]["ms_per_query"] is not None for system in ("retriever", "finetuned"))
     assert measured["finetuned"]["facts"]["texts"] == TOP_K * len(tiny.queries)

@@ -75,7 +75,14 @@ def test_a_copy_of_the_base_is_indistinguishable_from_it(run_dir, tuned, capsys)
     assert "fewer than 50 questions" in log
     manifest = Manifest.load(run_dir / "stage3_eval")
     files = [f"{system}.jsonl" for system in ("base", "finetuned", "bm25", "hybrid")]
-    files += ["bm25_candidates.jsonl", "finetuned_candidates.jsonl", "breakdown.json", "breakdown.md"]
+    files += [
+        "bm25_candidates.jsonl",
+        "finetuned_candidates.jsonl",
+        "breakdown.json",
+        "breakdown.md",
+        "systems.png",
+        "breakdown.png",
+    ]
     assert set(manifest.outputs) == {FILE_NAME} | {
         f"{name}/{file}" for name in ("synthetic", "people") for file in files
     }
@@ -129,6 +136,7 @@ def test_a_served_model_that_drifts_fails_after_saving(run_dir, tuned, serve, ca
     failure, document, _ = run(run_dir, *asked, "fail_on_nim_metric_drift=true")
     assert "drifts" in failure
     assert document["nim"] and document["_metadata"]["nim_metric_comparison"]["within_tolerance"] is False
+    assert document["_metadata"]["measurements"]["synthetic"]["nim"]["facts"]["vector_bytes"] == 4 * 2
 
 
 def test_a_reranker_behind_the_embedding_model_is_one_more_system(run_dir, tuned, tiny_reranker, capsys):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from pipeline.records.beir import TestSet
 from pipeline.records.results import Facts
+from pipeline_eval.crew import Crew, Order
+from pipeline_eval.follow import is_shared, over_one_corpus
 from pipeline_eval.identity import DerivedSystem, SearchSystem, System
 from pipeline_eval.ledger import KEPT_RANKS, Ledger
 from pipeline_eval.metrics import Run, mean_metrics, score_queries
@@ -31,8 +33,8 @@ class _Ranked:
 class Bench:
     """Ranks, records, and keeps the rankings that other systems of this configuration build on."""
 
-    def __init__(self, maker: SystemMaker, ledger: Ledger) -> None:
-        self._maker, self._ledger = maker, ledger
+    def __init__(self, maker: SystemMaker, ledger: Ledger, crew: Crew) -> None:
+        self._maker, self._ledger, self._crew = maker, ledger, crew
         self._rankings = Rankings(ledger.folder)
         self._depth = max(*ledger.k_values, KEPT_RANKS, maker.depth)
 
@@ -70,11 +72,13 @@ class Bench:
 
     def _search(self, system: SearchSystem, test_sets: list[TestSet]) -> Iterator[_Ranked]:
         """A corpus that several test sets share is read once."""
-        for corpus in {id(item.corpus): item.corpus for item in test_sets}.values():
+        if test_sets and is_shared(system):
+            self._crew.give(Order(system.name, [item.name for item in test_sets], self._depth))
+        for corpus, asked in over_one_corpus(test_sets):
             begin = time.monotonic()
             with system.open(corpus) as index:
                 opened = time.monotonic() - begin
-                for item in (item for item in test_sets if item.corpus is corpus):
+                for item in asked:
                     begin = time.monotonic()
                     run = index.search(item.queries, self._depth)
                     answering = time.monotonic() - begin
@@ -84,6 +88,9 @@ class Bench:
 
     def _derive(self, system: DerivedSystem, test_sets: list[TestSet]) -> Iterator[_Ranked]:
         runs = [self._runs_of(source, test_sets) for source in system.sources]
+        if is_shared(system):
+            names = [item.name for item in test_sets]
+            self._crew.give(Order(system.name, names, rankings=[runs[0][name] for name in names]))
         with system.start() as ranker:
             for item in test_sets:
                 begin = time.monotonic()

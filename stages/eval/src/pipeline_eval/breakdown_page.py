@@ -8,10 +8,13 @@ from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.run.files import write_json, write_text
 from pipeline_eval.breakdown import Breakdown, Extreme, Found, Row
+from pipeline_eval.pictures import draw_breakdown, draw_systems
 
-FILES = ("breakdown.json", "breakdown.md")
+FILES = ("breakdown.json", "breakdown.md", "systems.png", "breakdown.png")
 Titles = Mapping[str, str]
 """System -> its name for people; one that is missing is shown under its own name."""
 
@@ -20,15 +23,29 @@ _WIDTH = 100
 """Characters of a text on the console."""
 
 
-def write_breakdowns(folder: Path, found: Sequence[Breakdown], titles: Titles | None = None) -> list[Path]:
-    """Write all breakdowns of one test set into its folder. Without any, files of an earlier run are removed."""
-    data, page = (folder / name for name in FILES)
+def write_breakdowns(
+    folder: Path, found: Sequence[Breakdown], scores: Mapping[str, np.ndarray], titles: Titles | None = None
+) -> list[Path]:
+    """Write all breakdowns of one test set into its folder. Without any, files of an earlier run are removed.
+
+    Args:
+        scores: system -> its scores by the metric of the breakdowns [questions], for the picture of all systems.
+    """
+    data, page, systems, groups = (folder / name for name in FILES)
+    if not found or not found[0].rows:
+        groups.unlink(missing_ok=True)
     if not found:
-        data.unlink(missing_ok=True)
-        page.unlink(missing_ok=True)
+        for path in (data, page, systems):
+            path.unlink(missing_ok=True)
         return []
-    text = "\n".join(line for item in found for line in _page(item, titles or {}))
-    return [write_json(data, [asdict(item) for item in found]), write_text(page, text)]
+    name, metric, known = found[0].test_set, found[0].metric, titles or {}
+    named = {_title(system, known): values for system, values in scores.items()}
+    pictures = [draw_systems(systems, named, f"{name}: {metric} of every system", metric)]
+    if found[0].rows:
+        pictures.append(draw_breakdown(groups, found, known))
+    lines = [f"![{path.stem}]({path.name})\n" for path in pictures]
+    lines += [line for item in found for line in _page(item, known)]
+    return [write_json(data, [asdict(item) for item in found]), write_text(page, "\n".join(lines)), *pictures]
 
 
 def console_lines(found: Breakdown, titles: Titles | None = None) -> list[str]:

@@ -74,6 +74,9 @@ RERANK = EvalFamily(
         ("finetuned", "nim"),
         ("base_retriever", "retriever"),
         ("base_retriever", "finetuned"),
+        ("bm25", "finetuned"),
+        ("retriever", "hybrid"),
+        ("hybrid", "finetuned"),
     ),
     main={("retriever", "finetuned"): "the first stage alone", ("base", "finetuned"): "the base reranker"},
     said=(

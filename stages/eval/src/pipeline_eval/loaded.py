@@ -15,6 +15,8 @@ from torch import nn
 
 from pipeline.retrieval.attention import use_plain_attention
 from pipeline.retrieval.transformer import LoadOptions
+from pipeline.retrieval.world import World
+from pipeline_eval.crew import shared_out
 
 Model = TypeVar("Model", bound=nn.Module)
 _TOKENIZED_AT_ONCE = 4096
@@ -24,7 +26,8 @@ _TOKENIZED_AT_ONCE = 4096
 class Compute:
     """Where and how models compute, and where vectors are kept.
 
-    `chunk` is the number of passages (or pairs) that are held in memory at once.
+    `chunk` is the number of passages (or pairs) that are held in memory at once; `world` the processes that share the
+    work.
     """
 
     device: torch.device
@@ -32,6 +35,7 @@ class Compute:
     batch_tokens: int
     chunk: int
     cache: Path
+    world: World = World()
 
     @property
     def dtype_name(self) -> str:
@@ -61,17 +65,21 @@ def weights_mb(model: nn.Module) -> float:
     return round(sum(item.numel() * item.element_size() for item in model.parameters()) / 1e6, 1)
 
 
-def count_too_long(tokenizer: Any, texts: Callable[[np.ndarray], list[str]], count: int, limit: int) -> int:
+def count_too_long(
+    tokenizer: Any, texts: Callable[[np.ndarray], list[str]], count: int, limit: int, world: World | None = None
+) -> int:
     """How many of `count` texts (given by their numbers, int64 [n]) have more than `limit` tokens, special ones too.
 
     A token takes at least one byte of the text, so that short texts need not be tokenised to know.
     """
     most_bytes = limit - tokenizer.num_special_tokens_to_add()
-    found = 0
-    for start in range(0, count, _TOKENIZED_AT_ONCE):
+
+    def too_long(start: int) -> int:
         held = texts(np.arange(start, min(start + _TOKENIZED_AT_ONCE, count)))
         candidates = [text for text in held if len(text.encode()) > most_bytes]
-        if candidates:
-            tokens = tokenizer(candidates, verbose=False, return_attention_mask=False, return_token_type_ids=False)
-            found += sum(len(ids) > limit for ids in tokens["input_ids"])
-    return found
+        if not candidates:
+            return 0
+        tokens = tokenizer(candidates, verbose=False, return_attention_mask=False, return_token_type_ids=False)
+        return sum(len(ids) > limit for ids in tokens["input_ids"])
+
+    return sum(shared_out(list(range(0, count, _TOKENIZED_AT_ONCE)), world or World(), too_long))

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from pipeline.errors import PipelineError
@@ -15,27 +16,46 @@ from pipeline_eval import outcome, report
 from pipeline_eval.bench import Bench
 from pipeline_eval.breakdown import Breakdown, explain
 from pipeline_eval.breakdown_page import console_lines, write_breakdowns
+from pipeline_eval.cache import VectorCache
+from pipeline_eval.crew import Crew
 from pipeline_eval.drift import Deltas, metric_deltas
 from pipeline_eval.families import EvalFamily, family_of
+from pipeline_eval.follow import follow
 from pipeline_eval.judge import compare_systems, headline_metrics, pick
 from pipeline_eval.ledger import Ledger
 from pipeline_eval.served import Served
+from pipeline_eval.systems import SystemMaker
 from pipeline_eval.test_sets import kind_of, load_test_sets
 
 
 def main(config: EvalConfig, run: StageRun) -> StageResult:
     """Measure the asked systems on every test set, compare them question by question, and say what came out."""
+    crew = Crew.join(config.dist_timeout_minutes, config.device)
+    try:
+        family = family_of(config)
+        start_hint = f"pipeline {run.family.name} deploy{run.config_hint} detach=true"
+        maker = family.systems(config, run.command_line, run.folder, start_hint, crew)
+        if crew.leads:
+            result = evaluate(config, run, family, maker, crew)
+            crew.give(None)
+            return result
+        follow(crew, maker, load_test_sets(config))
+        return StageResult([])
+    finally:
+        crew.leave()
+
+
+def evaluate(config: EvalConfig, run: StageRun, family: EvalFamily, maker: SystemMaker, crew: Crew) -> StageResult:
+    """The work of `main`. Other processes of `crew` help with what models compute; this one does all else."""
     k_values = sorted(set(config.k_values))
-    family = family_of(config)
-    start_hint = f"pipeline {run.family.name} deploy{run.config_hint} detach=true"
-    maker = family.systems(config, run.command_line, run.folder, start_hint)
+    cache = VectorCache(config.cache_embeddings_dir, config.cache_max_gb)
     asked = maker.asked()
     nim = maker.make("nim") if "nim" in asked else None
     if nim:
         nim.client.connect()  # before any long work
     test_sets = load_test_sets(config)
     ledger = Ledger(run.folder, test_sets, k_values)
-    bench = Bench(maker, ledger)
+    bench = Bench(maker, ledger, crew)
     served = Served(nim.client if nim else None, ledger.earlier_metadata.get("nim_diagnostics"))
 
     for name in maker.names:
@@ -64,8 +84,11 @@ def main(config: EvalConfig, run: StageRun) -> StageResult:
     pages = [
         page
         for item in test_sets
-        for page in write_breakdowns(run.folder / item.name, breakdowns[item.name], family.titles)
+        for page in write_breakdowns(
+            run.folder / item.name, breakdowns[item.name], _scores_by(headline[0], item.name, ledger), family.titles
+        )
     ]
+    cache.tidy()
     if nim and not deltas and not served.failure:
         run.log.warning("the served model has no checkpoint to be compared with: measure the tuned model too")
     _show(config, family, ledger, ceilings, deltas, headline[0], breakdowns)
@@ -85,6 +108,12 @@ def _compare(test_set: str, ledger: Ledger, family: EvalFamily, config: EvalConf
     scores = {system: ledger.scores(test_set, system) for system in systems}
     metrics = ledger.results.measurements[test_set][systems[0]]
     return compare_systems(test_set, scores, family.pairs, metrics, config.bootstrap_samples, config.seed)
+
+
+def _scores_by(metric: str, test_set: str, ledger: Ledger) -> dict[str, np.ndarray]:
+    """System -> its scores of every question."""
+    scores = {system: ledger.scores(test_set, system) for system in ledger.results.systems(test_set)}
+    return {system: np.array([item[metric] for item in found.values()]) for system, found in scores.items()}
 
 
 def _drift(ledger: Ledger, config: EvalConfig) -> dict[str, Deltas]:

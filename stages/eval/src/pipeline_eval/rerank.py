@@ -66,8 +66,9 @@ class Reranker:
 
     def rank(self, test_set: TestSet, rankings: Sequence[Run]) -> Run:
         system, model = self._system, self._model
-        before = replace(model.cut)
-        pairs = sum(min(len(ranking), system.top_k) for ranking in rankings[0].values())
+        before, world = replace(model.cut), system.compute.world
+        mine = list(test_set.queries)[world.rank :: world.size]
+        pairs = sum(min(len(rankings[0].get(query, {})), system.top_k) for query in mine)
         with progress(f"{system.name}: pairs of {test_set.name}", pairs, "pairs") as shown:
 
             def score(queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:
@@ -81,23 +82,40 @@ class Reranker:
                     )
                 return scores
 
-            run = reordered(test_set, rankings[0], system.top_k, score, model.contract, system.compute.chunk)
+            run = reordered(test_set, rankings[0], system.top_k, score, model.contract, system.compute.chunk, mine)
+        runs, texts, cut = zip(
+            *world.gather_objects((run, model.cut.pairs - before.pairs, model.cut.passages - before.passages)),
+            strict=True,
+        )
         self.facts = Facts(
             size_mb=weights_mb(model),
-            texts=model.cut.pairs - before.pairs,
-            cut=model.cut.passages - before.passages,
+            texts=sum(texts),
+            cut=sum(cut),
             max_length=model.contract.max_length("pair"),
             note=None if model.trained else UNTRAINED,
         )
-        return run
+        every = {query: found for part in runs for query, found in part.items()}
+        return {query: every[query] for query in test_set.queries}
 
 
-def reordered(test_set: TestSet, ranking: Run, top_k: int, score: Score, contract: EncodingContract, chunk: int) -> Run:
+def reordered(
+    test_set: TestSet,
+    ranking: Run,
+    top_k: int,
+    score: Score,
+    contract: EncodingContract,
+    chunk: int,
+    queries: Sequence[str] | None = None,
+) -> Run:
     """The first `top_k` passages of each question by their scores; of equal ones the better of `ranking` comes first.
+
+    `queries`: ids of the questions to answer; None: all.
 
     Pairs are scored `chunk` at a time, over the borders of questions, so that texts of one length come together.
     """
-    candidates = {query: list(ranking.get(query, {}))[:top_k] for query in test_set.queries}
+    candidates = {
+        query: list(ranking.get(query, {}))[:top_k] for query in (test_set.queries if queries is None else queries)
+    }
     pairs = [(query, passage) for query, passages in candidates.items() for passage in passages]
     scores: list[float] = []
     for start in range(0, len(pairs), chunk):

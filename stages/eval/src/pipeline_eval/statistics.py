@@ -66,7 +66,7 @@ def compare(a: np.ndarray, b: np.ndarray, samples: int = 10_000, seed: int = 42)
     # Differences that are only rounding would turn a tie into a sign, and the test into a coin toss.
     differences[np.abs(differences) < _ROUNDING] = 0.0
     means = differences.mean(0)
-    low, high = np.quantile(_bootstrap_means(differences, samples, seed), [0.025, 0.975], axis=0)
+    low, high = mean_interval(differences, samples, seed)
     p = _sign_flip_p(differences, samples, seed)
     return [
         Comparison(
@@ -74,6 +74,12 @@ def compare(a: np.ndarray, b: np.ndarray, samples: int = 10_000, seed: int = 42)
         )
         for i in range(differences.shape[1])
     ]
+
+
+def mean_interval(values: np.ndarray, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds [metrics] of the 95 % percentile-bootstrap interval of the mean of `values` [questions, metrics]."""
+    low, high = np.quantile(_bootstrap_means(values, samples, seed), [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    return low, high
 
 
 def minimum_detectable_effect(differences: np.ndarray) -> float | None:

@@ -16,6 +16,7 @@ from pipeline.errors import PipelineError
 from pipeline.records.results import SYSTEMS, VARIANT, in_order
 from pipeline.retrieval.encoder import LoadOptions
 from pipeline.retrieval.hardware import encode_batch_tokens, pick_device, pick_dtype
+from pipeline.retrieval.world import World
 from pipeline.schemas.eval import EvalConfig
 from pipeline_eval.bm25 import Bm25System
 from pipeline_eval.fusion import DEPTH, HybridSystem
@@ -36,6 +37,7 @@ class SystemMaker(ABC):
     command_line: frozenset[str]
     scratch: Path
     start_hint: str
+    world: World = World()
     _made: dict[str, System] = field(default_factory=dict)
 
     @property
@@ -204,6 +206,7 @@ class SystemMaker(ABC):
             encode_batch_tokens(self.config.batch_tokens, device),
             self.config.corpus_chunk_size,
             Path(self.config.cache_embeddings_dir).expanduser(),
+            self.world,
         )
 
 

@@ -12,7 +12,8 @@ import torch
 from pipeline.errors import PipelineError
 from pipeline.records.results import Facts
 from pipeline.retrieval.passages import Passages
-from pipeline.retrieval.search import top_k
+from pipeline.retrieval.search import nearest
+from pipeline.retrieval.world import World
 from pipeline_eval.metrics import Run
 
 Encode = Callable[[Sequence[str]], np.ndarray]
@@ -30,19 +31,20 @@ class VectorIndex:
         *,
         passage_block: int,
         device: torch.device | str,
+        world: World | None = None,
         facts: Facts | None = None,
     ) -> None:
         self._ids, self.vectors, self.encode = ids, vectors, encode
         self.facts = facts or Facts()
-        self._block, self._device = passage_block, device
+        self._block, self._device, self._world = passage_block, device, world
 
     def search(self, queries: dict[str, str], k: int) -> Run:
         """The `k` passages with the largest dot product for each question, all of the corpus considered."""
         vectors = self.encode(list(queries.values()))
-        scores, places = top_k(vectors, self.vectors, k, passage_block=self._block, device=self._device)
+        found = nearest(vectors, self.vectors, k, passage_block=self._block, device=self._device, world=self._world)
         return {
             query: {self._ids[place]: float(score) for place, score in zip(row, values, strict=True)}
-            for query, row, values in zip(queries, places, scores, strict=True)
+            for query, row, values in zip(queries, found.indices, found.scores, strict=True)
         }
 
     def made_into(
@@ -55,6 +57,7 @@ class VectorIndex:
             encode,
             passage_block=self._block,
             device=self._device,
+            world=self._world,
             facts=facts or self.facts,
         )
 

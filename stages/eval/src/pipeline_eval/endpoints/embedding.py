@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.contract import EncodingContract
 from pipeline.records.passages import Passage
+from pipeline.records.results import Facts
 from pipeline.run.progress import progress
 from pipeline_eval.endpoints.clients import EmbeddingClient
 from pipeline_eval.identity import Identity
@@ -53,4 +54,5 @@ class ServedEmbedder:
             lambda queries: self.client.embed(queries, "query"),
             passage_block=self.corpus_chunk_size,
             device="cpu",
+            facts=Facts(vector_bytes=vectors.itemsize * vectors.shape[1], texts=len(texts)),
         )
