@@ -26,6 +26,7 @@ from transformers import (
     RobertaModel,
 )  # fmt: skip
 
+from pipeline.retrieval import attention
 from pipeline.retrieval.attention import FastDropout, drop_out, use_fast_dropout, use_plain_attention
 
 SIZE = {"vocab_size": 100, "hidden_size": 36, "num_hidden_layers": 2, "num_attention_heads": 6, "intermediate_size": 48}
@@ -44,9 +45,11 @@ MODELS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("texts_at_once", [3, 2, 1])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_says_the_same_with_our_attention(name, padded):
+def test_a_model_says_the_same_with_our_attention(name, padded, texts_at_once, monkeypatch):
+    monkeypatch.setattr(attention, "_CACHED", texts_at_once * 6 * 9 * 9 * 4)
     config, kind = MODELS[name]
     torch.manual_seed(0)
     model = kind._from_config(config, attn_implementation="eager").eval()

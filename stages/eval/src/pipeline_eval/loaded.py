@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.retrieval.attention import use_plain_attention
+from pipeline.retrieval.attention import plain_attention_is_faster, use_plain_attention
 from pipeline.retrieval.transformer import LoadOptions
 from pipeline.retrieval.world import World
 from pipeline_eval.crew import shared_out
@@ -43,7 +43,7 @@ class Compute:
 
     def suit(self, body: nn.Module, options: LoadOptions) -> None:
         """Give a transformer the attention that is fastest here, if none was chosen."""
-        if self.device.type == "cpu" and self.dtype == torch.bfloat16 and not options.attn_implementation:
+        if plain_attention_is_faster(self.device, self.dtype) and not options.attn_implementation:
             use_plain_attention(body)
 
 

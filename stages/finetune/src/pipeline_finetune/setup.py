@@ -16,7 +16,7 @@ from pipeline.contract import FILE_NAME, EncodingContract
 from pipeline.errors import PipelineError
 from pipeline.records.sources.read import Needs, read_sources
 from pipeline.records.sources.rows import Rows
-from pipeline.retrieval.attention import use_fast_dropout, use_plain_attention
+from pipeline.retrieval.attention import plain_attention_is_faster, use_fast_dropout, use_plain_attention
 from pipeline.retrieval.hardware import pick_device, pick_dtype
 from pipeline.retrieval.transformer import LoadOptions
 from pipeline.run.stage import StageRun
@@ -113,7 +113,7 @@ def make_trainer(
     set_dropout(encoder, config.dropout)
     if device.type == "cpu":
         use_fast_dropout(encoder)
-        if kernel is None and (dtype == torch.bfloat16 or config.dropout != 0):
+        if kernel is None and (plain_attention_is_faster(device, dtype) or config.dropout != 0):
             for body in family.bodies(encoder):
                 kernel = use_plain_attention(body)
     data = _data(config, encoder, family, rows, world)

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.assets import resolve_model
 from pipeline.contract import EncodingContract
-from pipeline.retrieval.attention import use_plain_attention
+from pipeline.retrieval.attention import plain_attention_is_faster, use_plain_attention
 from pipeline.retrieval.encode_corpus import Batches, encode_corpus
 from pipeline.retrieval.encoder import BiEncoder, tokenizer_hash
 from pipeline.retrieval.hardware import pick_dtype
@@ -55,7 +55,7 @@ class Model:
         encoder = BiEncoder.load(self.reference, self.contract, device=self.device, dtype=dtype, options=self.options)
         if self.tokens != Tokens():
             self._settle_tokenizer(encoder)
-        if self.device.type == "cpu" and not self.options.attn_implementation and dtype == torch.bfloat16:
+        if plain_attention_is_faster(self.device, dtype) and not self.options.attn_implementation:
             use_plain_attention(encoder.model)
         log.info(f"model {self.reference} on {self.device} in {encoder.contract.dtype}")
         return encoder
