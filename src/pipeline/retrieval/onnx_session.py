@@ -5,6 +5,7 @@ The server computes with these classes and the parity gate of export judges them
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -13,6 +14,7 @@ import numpy as np
 
 from pipeline.contract import EncodingContract, tokenizer_rules_hash
 from pipeline.errors import PipelineError
+from pipeline.run.files import read_json
 
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
@@ -47,6 +49,8 @@ class OnnxModel:
     def load(cls, folder: Path, threads: int | None = None) -> Self:
         """Open an export. `threads`: None lets onnxruntime choose (one per physical core).
 
+        A quantised export runs as it is written where its metadata asks for that (`optimise`: false).
+
         Raises:
             PipelineError: a file is missing or unreadable, the model is of the other family, or the tokenizer is not
                 the contract's.
@@ -65,6 +69,8 @@ class OnnxModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
+        if not _optimised(folder / METADATA_FILE):
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             session = onnxruntime.InferenceSession(
                 str(folder / MODEL_FILE), options, providers=["CPUExecutionProvider"]
@@ -73,6 +79,12 @@ class OnnxModel:
             reason = str(error).strip().splitlines()[0]
             raise PipelineError(f"cannot load {folder / MODEL_FILE}: {reason}", fix="export the model again") from error
         return cls(session, tokenizer, contract)
+
+    def with_session(self, session: Any) -> Self:
+        """The same tokenizer and contract before another session: anything with onnxruntime's `run`."""
+        other = copy.copy(self)
+        other.session = session
+        return other
 
     def padded(self, tokens: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
         """Ids and mask (1 = token), padded on the right: both int64 [len(tokens), longest]."""
@@ -83,6 +95,11 @@ class OnnxModel:
             ids[row, : len(item)] = item
             mask[row, : len(item)] = 1
         return {"input_ids": ids, "attention_mask": mask}
+
+
+def _optimised(path: Path) -> bool:
+    """onnxruntime's optimiser moves 8-bit floats to where its own kernels refuse them."""
+    return not path.is_file() or bool(read_json(path).get("optimise", True))
 
 
 def _open_tokenizer(path: Path, contract: EncodingContract) -> Any:

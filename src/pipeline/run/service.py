@@ -1,23 +1,23 @@
 """The record of a running service (`service.json`) and what one can do with it: look, stop, read its log.
 
-Used by the deploy stage and by the command line; imports the standard library alone.
+Used by the deploy stage and by the command line; imports the standard library alone, and `docker` for a container.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.run import docker_engine
 from pipeline.run.files import read_json, write_json
+from pipeline.run.server_process import end_process, process_start
 
 SERVICE_FILE = "service.json"
 LIVE_PATH, READY_PATH = "/v1/health/live", "/v1/health/ready"
@@ -26,17 +26,23 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Service:
-    """One server process. `process_start` tells it from a later process that was given the same number.
+    """One server: a process, or a container.
 
     Attributes:
+        pid, process_start: the process; its start tells it from a later one that was given the same number. None and ""
+            for a container.
         machine: host name of the machine it runs on.
         host, port: where it listens.
         url: where clients on this machine reach it.
         started: UTC time, ISO 8601.
-        log: file its output goes to, or None when it writes to a terminal.
+        model_dir: the served export, or "" when a container serves the model of its image.
+        contract_digest: of the served export, or "" when it has no contract.
+        log: file its output goes to, or None when it writes to a terminal or into the engine's log.
+        container, container_name, image: id, name and image of a container.
+        engine: DOCKER_HOST of the container's engine, or None for the machine's own.
     """
 
-    pid: int
+    pid: int | None
     process_start: str
     machine: str
     host: str
@@ -48,6 +54,21 @@ class Service:
     contract_digest: str
     started: str
     log: str | None = None
+    container: str | None = None
+    container_name: str | None = None
+    image: str | None = None
+    engine: str | None = None
+
+    @property
+    def who(self) -> str:
+        """The process or the container, in words."""
+        return f"container {self.container_name}" if self.container else f"process {self.pid}"
+
+    @property
+    def what(self) -> str:
+        """The model, in words."""
+        contract = f" (contract {self.contract_digest})" if self.contract_digest else ""
+        return f"{self.served_model_name}{contract} from {self.model_dir or self.image}"
 
 
 class Health(StrEnum):
@@ -55,7 +76,7 @@ class Health(StrEnum):
     STARTING = "starting"
     """The process lives and does not answer (yet)."""
     GONE = "gone"
-    """There is a record, but its process has ended."""
+    """There is a record, but its process or container has ended."""
     NONE = "not deployed"
 
 
@@ -74,11 +95,15 @@ def read_service(folder: Path) -> Service | None:
         return None
     data = read_json(path)
     try:
-        return Service(**{name: data[name] for name in Service.__dataclass_fields__})
+        return Service(**{item.name: data[item.name] for item in fields(Service) if item.name in data or _needed(item)})
     except (KeyError, TypeError) as error:
         raise PipelineError(
             f"{path} is damaged: it lacks {error}", fix="stop the server by hand, delete the file"
         ) from error
+
+
+def _needed(item: Field[object]) -> bool:
+    return item.default is MISSING
 
 
 def forget_service(folder: Path) -> None:
@@ -86,8 +111,18 @@ def forget_service(folder: Path) -> None:
 
 
 def is_alive(service: Service) -> bool:
-    """Whether the recorded process still runs. Always False for another machine's process: it cannot be seen."""
-    return service.machine == socket.gethostname() and process_start(service.pid) == service.process_start
+    """Whether the recorded server still runs. Always False for another machine's: it cannot be seen.
+
+    Raises:
+        PipelineError: it is a container, and its engine cannot be asked.
+    """
+    if service.machine != socket.gethostname():
+        return False
+    if service.container is None:
+        return service.pid is not None and process_start(service.pid) == service.process_start
+    with closing(docker_engine.connect(service.engine)) as client:
+        container = docker_engine.find_container(client, service.container)
+        return container is not None and docker_engine.is_running(container)
 
 
 def health(folder: Path, timeout: float = 2.0) -> Health:
@@ -108,58 +143,78 @@ def describe(folder: Path) -> tuple[bool, str]:
     state, service = health(folder), read_service(folder)
     if service is None:
         return False, f"{state}: no service in {folder}"
-    where = f"process {service.pid} on {service.machine}, since {service.started}"
-    lines = [
-        f"{state}: {service.url} ({where})",
-        f"model: {service.served_model_name} (contract {service.contract_digest}) from {service.model_dir}",
-    ]
+    where = f"{service.who} on {service.machine}, since {service.started}"
+    lines = [f"{state}: {service.url} ({where})", f"model: {service.what}"]
     if service.log:
         lines.append(f"log: {service.log}")
     return state == Health.READY, "\n".join(lines)
 
 
 def answers(url: str, timeout: float = 2.0) -> bool:
-    """Whether the server at `url` says that it is ready. No proxy is asked on the way."""
+    """Whether the server at `url` says that it is ready."""
+    return fetch(url + READY_PATH, timeout) is not None
+
+
+def fetch(url: str, timeout: float = 2.0) -> bytes | None:
+    """The body of a reply with status 200, else None. No proxy is asked on the way."""
+    from http.client import HTTPException
     from urllib.request import ProxyHandler, build_opener
 
     try:
-        with build_opener(ProxyHandler({})).open(url + READY_PATH, timeout=timeout) as reply:
-            return reply.status == 200
-    except (OSError, ValueError):  # refused, timed out, an error status, or not HTTP
-        return False
+        with build_opener(ProxyHandler({})).open(url, timeout=timeout) as reply:
+            return reply.read() if reply.status == 200 else None
+    except (OSError, ValueError, HTTPException):  # refused, timed out, an error status, or not HTTP
+        return None
 
 
 def stop(folder: Path, timeout: float = 15.0) -> str:
     """Stop the service and forget its record; returns what was done, in words.
 
-    The process is asked first (SIGTERM: it finishes the requests it has) and killed after `timeout` seconds.
+    It is asked first (SIGTERM: it finishes the requests it has) and killed after `timeout` seconds. A container is
+    removed; what it wrote goes to `logs/server.log`.
 
     Raises:
-        PipelineError: there is no record, or the process runs on another machine or belongs to someone else.
+        PipelineError: there is no record, the server runs on another machine or belongs to someone else, or its engine
+            cannot be asked.
     """
     service = read_service(folder)
     if service is None:
         raise PipelineError(f"no service was deployed in {folder}", fix="run_dir= or -c names the run you mean")
     if service.machine != socket.gethostname():
-        raise PipelineError(f"the service runs on {service.machine} (process {service.pid})", fix="stop it from there")
-    if not is_alive(service):
-        forget_service(folder)
-        return f"the service at {service.url} had already ended (process {service.pid})"
-    asked = _end(service, signal.SIGTERM, timeout)
-    if not asked and not _end(service, signal.SIGKILL, 5.0):
-        raise PipelineError(f"process {service.pid} does not end", fix=f"look at it: ps -p {service.pid}")
+        raise PipelineError(f"the service runs on {service.machine} ({service.who})", fix="stop it from there")
+    alive = is_alive(service)
+    if service.container:
+        asked = _put_away(service, log_file(folder), timeout)
+    else:
+        asked = not alive or end_process(service.pid or 0, service.process_start, timeout)
     forget_service(folder)
-    return f"stopped the service at {service.url} (process {service.pid}{'' if asked else ', killed'})"
+    if not alive:
+        return f"the service at {service.url} had already ended ({service.who})"
+    return f"stopped the service at {service.url} ({service.who}{'' if asked else ', killed'})"
+
+
+def log_file(folder: Path) -> Path:
+    """Where a deploy stage's folder keeps what its server in the background wrote."""
+    return folder / "logs" / "server.log"
+
+
+def _put_away(service: Service, log: Path, timeout: float) -> bool:
+    with closing(docker_engine.connect(service.engine)) as client:
+        container = docker_engine.find_container(client, service.container or "")
+        return container is None or docker_engine.put_away(container, log, timeout)
 
 
 def tail(folder: Path, lines: int = 50, follow: bool = False) -> Iterator[str]:
-    """The last lines of the service's log, then, with `follow`, every new one until its process ends.
+    """The last lines of the service's log, then, with `follow`, every new one until it ends.
 
     Raises:
         PipelineError: there is no log.
     """
     service = read_service(folder)
-    path = Path(service.log) if service and service.log else folder / "logs" / "server.log"
+    if service and service.container:
+        yield from _tail_container(service, lines, follow)
+        return
+    path = Path(service.log) if service and service.log else log_file(folder)
     if not path.is_file():
         raise PipelineError(f"{path} does not exist", fix="a foreground service logs to logs/latest.log")
     with path.open(encoding="utf-8", errors="replace") as stream:
@@ -177,44 +232,9 @@ def tail(folder: Path, lines: int = 50, follow: bool = False) -> Iterator[str]:
             yield rest
 
 
-def process_start(pid: int) -> str | None:
-    """When the process began, as the system tells it; None if it does not exist or has ended."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return None if Path("/proc/self/stat").exists() else _start_from_ps(pid)
-    except (OSError, ProcessLookupError):
-        return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold blanks and brackets
-    state, ticks = fields[0], fields[19]
-    return None if state in "ZX" else f"{ticks}@{_boot_id()}"
-
-
-def _start_from_ps(pid: int) -> str | None:
-    """For systems without /proc."""
-    asked = subprocess.run(["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    state, _, began = asked.stdout.strip().partition(" ")
-    return began.strip() if state and not state.startswith("Z") else None
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")[:8]
-    except OSError:
-        return ""
-
-
-def _end(service: Service, number: signal.Signals, timeout: float) -> bool:
-    """Send a signal and wait until the process is gone; False if it is not."""
-    try:
-        os.kill(service.pid, number)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        raise PipelineError(f"process {service.pid} belongs to another user", fix="let its owner stop it") from None
-    deadline = time.monotonic() + timeout
-    while is_alive(service):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_POLL_SECONDS)
-    return True
+def _tail_container(service: Service, lines: int, follow: bool) -> Iterator[str]:
+    with closing(docker_engine.connect(service.engine)) as client:
+        container = docker_engine.find_container(client, service.container or "")
+        if container is None:
+            raise PipelineError(f"{service.who} has been removed, and its log with it", fix="deploy again")
+        yield from docker_engine.lines_of(container, lines, follow)

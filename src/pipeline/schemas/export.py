@@ -14,7 +14,7 @@ from pipeline.schemas.finetune import PROMPT_TEMPLATE, template_problems
 class ExportConfig(StageConfig):
     """A checkpoint in, ONNX (and TensorRT) that gives the same numbers out."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     output_dir: str = key("${run_dir}/stage4_export", "Folder of the stage.", affects_output=False)
     model_path: str = key(
@@ -32,7 +32,16 @@ class ExportConfig(StageConfig):
     export_dtype: Literal["fp32", "fp16"] = key(
         "fp32", "`fp16` writes a half-size model beside the fp32 one, in <onnx_export_path>_fp16."
     )
-    quant_cfg: Literal["fp8", "int8_sq"] | None = key(None, "Quantisation of the exported model.")
+    quant_cfg: Literal["fp8", "int8_sq"] | None = key(
+        None, "Writes an 8-bit model beside the fp32 one, in <onnx_export_path>_fp8 or _int8."
+    )
+    calibration_data_path: str | None = key(
+        "${run_dir}/stage1_data_prep/train.json",
+        "Training file whose questions and passages calibrate an 8-bit model; null takes passages of parity_data_path.",
+        reads="prep",
+        optional_input=True,
+    )
+    calibration_samples: int = key(128, "Pairs of question and passage (or passages) for calibration.", ge=8)
     export_to_trt: bool = key(True, "Build a TensorRT engine after the ONNX model.")
     trt_model_path: str = key("${output_dir}/tensorrt", "Folder of the TensorRT engine.", affects_output=False)
     trt_min_batch: int = key(1, "Smallest batch of the engine.", gt=0)
@@ -53,7 +62,12 @@ class ExportConfig(StageConfig):
             found.append(("trt_opt_seq_len", f"must be >= trt_min_seq_len ({self.trt_min_seq_len})"))
         if self.trt_max_seq_len is not None and self.trt_max_seq_len < self.trt_opt_seq_len:
             found.append(("trt_max_seq_len", f"must be >= trt_opt_seq_len ({self.trt_opt_seq_len})"))
+        if self.export_to_trt and self.trt_model_path == self.onnx_export_path:
+            found.append(("trt_model_path", "is onnx_export_path: the engine would replace the ONNX model"))
         return found
+
+    def unused_inputs(self) -> set[str]:
+        return set() if self.quant_cfg else {"calibration_data_path"}
 
 
 @dataclass(kw_only=True)
@@ -62,6 +76,12 @@ class EmbedExportConfig(ExportConfig):
 
     parity_min_cosine: float = key(
         0.9999, "Lowest cosine between torch and ONNX vectors; lower fails the stage. fp16: at most 0.999.", gt=0, le=1
+    )
+    quant_min_cosine: float = key(
+        0.95,
+        "The same for an 8-bit model; lower does not publish that model, the fp32 one stays.",
+        gt=0,
+        le=1,
     )
 
 
@@ -84,7 +104,18 @@ class RerankExportConfig(ExportConfig):
         "stage. fp16: at least 0.02.",
         gt=0,
     )
-    calibration_query: str = key("what information is relevant to this query?", "Query of the calibration pairs.")
+    quant_max_logit_diff: float = key(
+        0.5, "The same for an 8-bit model; more does not publish that model, the fp32 one stays.", gt=0
+    )
+    calibration_data_path: str | None = key(
+        "${run_dir}/stage1_prep/train.json",
+        "Training file whose questions and passages calibrate an 8-bit model; null takes passages of parity_data_path.",
+        reads="prep",
+        optional_input=True,
+    )
+    calibration_query: str = key(
+        "what information is relevant to this query?", "Query of the calibration pairs where there is no training file."
+    )
     prompt_template: str | None = key(
         PROMPT_TEMPLATE, "How query and passage become one text; the model's own contract comes first."
     )

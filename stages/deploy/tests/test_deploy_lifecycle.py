@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from pipeline_deploy.artifacts import open_artifact
-from pipeline_deploy.launch import start_detached, wait_until_ready
+from pipeline_deploy.launch import ServerProcess, start_detached, wait_until_ready
 from pipeline_deploy.ports import check_port, reachable_url
 from pipeline_deploy.server import Settings
 from pipeline_deploy.serving import Limits
@@ -112,12 +112,6 @@ def test_the_address_for_clients(host, url):
     assert reachable_url(host, 8000) == url
 
 
-def test_nvidias_container_says_that_it_arrives_later(new_deployment):
-    with pytest.raises(PipelineError, match="later release") as caught:
-        new_deployment.run("backend=nim")
-    assert "backend=onnx" in caught.value.fix
-
-
 def test_every_missing_file_is_named_at_once(tmp_path):
     with pytest.raises(PipelineError) as caught:
         open_artifact(tmp_path, "embed")
@@ -178,7 +172,7 @@ def test_a_server_that_never_answers_is_stopped_unless_it_is_to_be_kept(tmp_path
     log.write_text("loading…\n")
     try:
         with pytest.raises(PipelineError, match="did not answer") as caught:
-            wait_until_ready(process, f"http://127.0.0.1:{free_port}", log, 0.3, 0.1, keep)
+            wait_until_ready(ServerProcess(process, log), f"http://127.0.0.1:{free_port}", 0.3, 0.1, keep)
         assert "loading…" in caught.value.message
         assert (process.poll() is None) == keep
     finally:
@@ -194,7 +188,7 @@ def test_settings_survive_the_command_line(tmp_path):
 
 def test_a_detached_server_is_in_a_session_of_its_own(tmp_path, free_port):
     settings = Settings("embed", tmp_path / "nothing", "127.0.0.1", free_port, "custom", Limits())
-    process = start_detached(settings, tmp_path / "server.log")
+    process = start_detached(settings, tmp_path / "server.log").process
     try:
         assert os.getsid(process.pid) != os.getsid(0)
         assert process.wait(60) == 1

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from pipeline_export import main as stage
+from pipeline_export import engine, forms
 from pipeline_export.graph import write_graph
 
 from pipeline.contract import EncodingContract
@@ -123,10 +123,10 @@ def test_an_export_that_differs_is_not_published_and_the_older_one_stays(make_re
             traced.network.model.head.weight[0, :4] *= 1.5
         return write_graph(traced, target, opset)
 
-    monkeypatch.setattr(stage, "write_graph", broken)
+    monkeypatch.setattr(forms, "write_graph", broken)
     with pytest.raises(PipelineError, match=r"does not give torch's logits.*parity_max_logit_diff") as caught:
         export(model_dir, family="rerank")
-    assert "nothing was published" in caught.value.fix
+    assert "the fp32 ONNX model was not published" in caught.value.fix
     assert {path.name: sha256_of(path) for path in (folder / "onnx").iterdir()} == before
     assert json.loads((folder / "parity_report.json").read_text())["results"][0]["passed"] is False
 
@@ -149,7 +149,8 @@ def test_each_family_refuses_the_others_models(make_tiny, make_reranker, export)
 
 
 def test_a_reranker_alone_can_be_exported(make_reranker, export, monkeypatch):
-    monkeypatch.setattr(stage, "write_graph", partial(write_graph, external_above=1000))
+    monkeypatch.setattr(forms, "write_graph", partial(write_graph, external_above=1000))
+    monkeypatch.setattr(engine, "find_spec", lambda name: None)
     failure, folder = export(make_reranker(), "parity_data_path=null", "export_to_trt=true", family="rerank")
     assert "export_to_trt=false" in failure and (folder / "onnx" / "model.onnx.data").is_file()
     report = json.loads((folder / "parity_report.json").read_text())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import json
 from functools import partial
 
@@ -10,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from pipeline_export import main as stage
+from pipeline_export import engine, forms
 from pipeline_export.families import FAMILIES
 from pipeline_export.graph import write_graph
 from tokenizers import Tokenizer
@@ -115,34 +114,23 @@ def test_an_export_that_differs_is_not_published_and_the_older_one_stays(make_ti
             traced.body.embeddings.word_embeddings.weight[1000:] *= -1
         return write_graph(traced, target, opset)
 
-    monkeypatch.setattr(stage, "write_graph", broken)
+    monkeypatch.setattr(forms, "write_graph", broken)
     with pytest.raises(PipelineError, match="does not give torch's vectors") as caught:
         export(model_dir)
-    assert "nothing was published" in caught.value.fix
+    assert "the fp32 ONNX model was not published" in caught.value.fix
     assert {path.name: sha256_of(path) for path in (folder / "onnx").iterdir()} == before
     assert not list(folder.glob("onnx.*"))
     report = json.loads((folder / "parity_report.json").read_text())
     assert report["results"][0]["passed"] is False
 
 
-def test_without_tensorrt_the_onnx_model_is_kept_and_the_exit_is_an_error(make_tiny, export):
+def test_without_tensorrt_the_onnx_model_is_kept_and_the_exit_is_an_error(make_tiny, export, monkeypatch):
+    monkeypatch.setattr(engine, "find_spec", lambda name: None)
     failure, folder = export(make_tiny(), "export_to_trt=true")
     assert "export_to_trt=false" in failure and "not installed" in failure
-    assert (folder / "onnx" / "model.onnx").is_file()
-    assert "onnx/model.onnx" in json.loads((folder / "manifest.json").read_text())["outputs"]
-
-
-def test_with_tensorrt_no_engine_is_pretended(make_tiny, export, monkeypatch):
-    found = importlib.machinery.ModuleSpec("tensorrt", None)
-    monkeypatch.setattr(stage, "find_spec", lambda name: found)
-    failure, folder = export(make_tiny(), "export_to_trt=true")
-    assert "later release" in failure and not (folder / "tensorrt").exists()
-
-
-def test_quantisation_is_refused_before_any_work(make_tiny, export, tmp_path):
-    with pytest.raises(PipelineError, match="quant_cfg=fp8"):
-        export(make_tiny(), "quant_cfg=fp8")
-    assert not (tmp_path / "run" / "stage4_export" / "onnx").exists()
+    assert (folder / "onnx" / "model.onnx").is_file() and not (folder / "tensorrt").exists()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert "onnx/model.onnx" in manifest["outputs"] and manifest["failure"] == failure
 
 
 def test_a_model_without_a_contract_is_refused(make_tiny, export):
@@ -174,8 +162,9 @@ def test_large_models_keep_their_weights_in_one_file_beside_the_graph(make_tiny,
     out.mkdir()
     contract = EncodingContract.load(model_dir)
     model = BiEncoder.load(str(model_dir), contract)
-    monkeypatch.setattr(stage, "write_graph", partial(write_graph, external_above=1000))
-    exported = stage.write_export(FAMILIES[EmbedExportConfig], model, model_dir, contract, out, "fp32", 17)
+    monkeypatch.setattr(forms, "write_graph", partial(write_graph, external_above=1000))
+    source = forms.Model(FAMILIES[EmbedExportConfig], model, model_dir, contract, [], {})
+    exported = forms.write_form(source, forms.Form("fp32", out, 17), out)
     assert set(json.loads((out / "metadata.json").read_text())["files"]) == {"model.onnx", "model.onnx.data"}
     assert (out / "model.onnx").stat().st_size < 500_000 < (out / "model.onnx.data").stat().st_size
     tokens = model.tokenize(["one", "two words"], "passage")

@@ -19,6 +19,7 @@ from pipeline_deploy.artifacts import Artifact
 from pipeline_deploy.batching import Batcher
 from pipeline_deploy.families import ServedFamily
 from pipeline_deploy.serving import Limits, Route, Serving
+from pipeline_deploy.tei import HEALTH, INFO, info
 from pipeline_deploy.telemetry import Outermost, Telemetry
 
 MODELS, METADATA, METRICS = "/v1/models", "/v1/metadata", "/metrics"
@@ -35,7 +36,8 @@ def create_app(family: ServedFamily, artifact: Artifact, model: Any, name: str, 
         batcher.close()
 
     app = FastAPI(title=f"pipeline {family.gives}", version=version("pipeline"), lifespan=lifespan)
-    known = frozenset({MODELS, METADATA, METRICS, LIVE_PATH, READY_PATH, *(route.path for route in family.routes)})
+    own = {MODELS, METADATA, METRICS, LIVE_PATH, READY_PATH, INFO, HEALTH}
+    known = frozenset(own | {route.path for route in family.routes})
     app.add_middleware(Outermost, telemetry=telemetry, paths=known)
     _shape_errors(app, family)
     for route in family.routes:
@@ -56,6 +58,14 @@ def create_app(family: ServedFamily, artifact: Artifact, model: Any, name: str, 
     @app.get(READY_PATH, summary="Requests are answered.")
     async def ready() -> dict[str, str]:
         return {"object": "health.response", "message": "Service is ready.", "status": "ready"}
+
+    @app.get(INFO, summary="Model and limits, as Text Embeddings Inference tells them.")
+    async def tei_info() -> dict[str, Any]:
+        return info(artifact.contract, name, artifact.metadata.get("dtype"), limits)
+
+    @app.get(HEALTH, summary="Requests are answered (Text Embeddings Inference).")
+    async def tei_health() -> Response:
+        return Response()
 
     @app.get(METRICS, summary="Prometheus metrics.")
     async def metrics() -> Response:

@@ -13,10 +13,12 @@ from pipeline.errors import PipelineError
 from pipeline.retrieval.onnx_session import METADATA_FILE, MODEL_FILE, TOKENIZER_FILE
 from pipeline.run.snapshot import sha256_of
 
+ENGINE_FILE = "model.plan"
+
 
 @dataclass(frozen=True)
 class Artifact:
-    """A checked export: its folder, its contract, and what export wrote about it."""
+    """A checked ONNX export: its folder, its contract, and what export wrote about it."""
 
     folder: Path
     contract: EncodingContract
@@ -34,16 +36,42 @@ def open_artifact(folder: Path, family: str) -> Artifact:
         PipelineError: lists every problem found.
     """
     problems: list[str] = []
+    _tokenizer(folder, problems)
+    contract = _contract(folder, family, problems)
+    metadata = _model(folder, MODEL_FILE, problems)
+    if problems or contract is None or metadata is None:
+        raise _refused(folder, family, contract, problems)
+    return Artifact(folder, contract, metadata)
+
+
+def check_engine(folder: Path, family: str) -> EncodingContract | None:
+    """Check a folder with a TensorRT engine and return its contract; one that was built elsewhere may have none.
+
+    Raises:
+        PipelineError: lists every problem found.
+    """
+    problems: list[str] = []
+    _tokenizer(folder, problems)
+    contract = _contract(folder, family, problems) if (folder / CONTRACT_FILE).is_file() else None
+    if (folder / METADATA_FILE).is_file():
+        _model(folder, ENGINE_FILE, problems)
+    elif not (folder / ENGINE_FILE).is_file():
+        problems.append(f"{ENGINE_FILE} is missing")
+    if problems:
+        raise _refused(folder, family, contract, problems)
+    return contract
+
+
+def _refused(folder: Path, family: str, contract: EncodingContract | None, problems: list[str]) -> PipelineError:
+    lines = "\n".join(f"  {problem}" for problem in problems)
+    return PipelineError(f"{folder} cannot be served:\n{lines}", fix=_fix(folder, family, contract))
+
+
+def _tokenizer(folder: Path, problems: list[str]) -> None:
     if not (folder / TOKENIZER_FILE).is_file():
         problems.append(f"{TOKENIZER_FILE} is missing")
     elif not isinstance(_read(folder / TOKENIZER_FILE, problems), dict):
         problems.append(f"{TOKENIZER_FILE} is not a tokenizer")
-    contract = _contract(folder, family, problems)
-    metadata = _model(folder, problems)
-    if problems or contract is None or metadata is None:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise PipelineError(f"{folder} cannot be served:\n{lines}", fix=_fix(folder, family, contract))
-    return Artifact(folder, contract, metadata)
 
 
 def _contract(folder: Path, family: str, problems: list[str]) -> EncodingContract | None:
@@ -58,22 +86,22 @@ def _contract(folder: Path, family: str, problems: list[str]) -> EncodingContrac
     return contract
 
 
-def _model(folder: Path, problems: list[str]) -> dict[str, Any] | None:
-    """The export's metadata, after its model files were compared with it."""
-    if not (folder / MODEL_FILE).is_file():
-        problems.append(f"{MODEL_FILE} is missing")
+def _model(folder: Path, main: str, problems: list[str]) -> dict[str, Any] | None:
+    """The export's metadata, after its model files, `main` among them, were compared with it."""
+    if not (folder / main).is_file():
+        problems.append(f"{main} is missing")
     if not (folder / METADATA_FILE).is_file():
         problems.append(f"{METADATA_FILE} is missing")
         return None
     metadata = _read(folder / METADATA_FILE, problems)
     files = metadata.get("files") if isinstance(metadata, dict) else None
-    if not isinstance(files, dict) or MODEL_FILE not in files:
-        problems.append(f"{METADATA_FILE} does not list {MODEL_FILE}")
+    if not isinstance(files, dict) or main not in files:
+        problems.append(f"{METADATA_FILE} does not list {main}")
         return None
     for name, record in files.items():
         path = folder / name
         if not path.is_file():
-            if name != MODEL_FILE:  # that one has been reported
+            if name != main:  # that one has been reported
                 problems.append(f"{name} is missing")
         elif path.stat().st_size != record["size"]:
             problems.append(f"{name} has {path.stat().st_size} bytes, {record['size']} were exported")
@@ -96,6 +124,8 @@ def _fix(folder: Path, family: str, contract: EncodingContract | None) -> str:
     inner = folder / "onnx"
     if (inner / MODEL_FILE).is_file():
         return f"set model_dir={inner}"
-    if (folder / "model.plan").is_file():
+    if (folder / ENGINE_FILE).is_file() and not (folder / TOKENIZER_FILE).is_file():
+        return f"a container reads texts itself: put {TOKENIZER_FILE} of the ONNX export beside {ENGINE_FILE}"
+    if (folder / ENGINE_FILE).is_file():
         return "a TensorRT engine is served by backend=nim; backend=onnx needs the onnx folder of the export"
     return f"run `pipeline {family} export`, or set model_dir to the folder of an ONNX export"

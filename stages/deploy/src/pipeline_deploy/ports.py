@@ -50,15 +50,20 @@ def reachable_url(host: str, port: int) -> str:
 
 def _explained(error: OSError, host: str, port: int) -> PipelineError:
     if error.errno == errno.EADDRINUSE:
-        holder = port_holder(port)
-        fix = f"stop it, or set host_port={_free_port(host)}"
-        return PipelineError(f"port {port} on {host} is in use{f' by {holder}' if holder else ''}", fix=fix)
+        return in_use(host, port)
     if error.errno == errno.EACCES:
         return PipelineError(f"port {port} needs more rights than you have", fix="set host_port to 1024 or more")
     return PipelineError(
         f"cannot listen on {host}:{port}: {error.strerror}",
         fix="bind_address must be an address of this machine, such as 127.0.0.1",
     )
+
+
+def in_use(host: str, port: int) -> PipelineError:
+    """The error that names the holder and a port that is free."""
+    holder = port_holder(port)
+    fix = f"stop it, or set host_port={_free_port(host)}"
+    return PipelineError(f"port {port} on {host} is in use{f' by {holder}' if holder else ''}", fix=fix)
 
 
 def port_holder(port: int) -> str | None:

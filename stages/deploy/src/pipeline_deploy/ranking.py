@@ -8,7 +8,7 @@ Text Embeddings Inference: https://huggingface.github.io/text-embeddings-inferen
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import uuid4
 
 import numpy as np
@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pipeline.retrieval.onnx_session import Truncate
 from pipeline_deploy.api import json_reply, not_empty, wrong_model
 from pipeline_deploy.serving import Route, Serving
+from pipeline_deploy.tei import TeiCut
 
 
 def _text_of(value: Any) -> Any:
@@ -51,24 +52,13 @@ class RerankRequest(BaseModel):
     return_documents: bool = Field(False, description="Return the texts too.")
 
 
-class TeiRequest(BaseModel):
+class TeiRequest(TeiCut):
     """Body of POST /rerank (Text Embeddings Inference)."""
 
     query: Query = Field(description="The question.")
     texts: Passages = Field(description="What is ranked.")
     raw_scores: bool = Field(False, description="Logits instead of values between 0 and 1.")
     return_text: bool = Field(False, description="Return the texts too.")
-    truncate: bool | None = Field(None, description="false: refuse pairs that are too long. Without it they are cut.")
-    truncation_direction: Annotated[
-        Literal["Left", "Right"], BeforeValidator(lambda side: side.capitalize() if isinstance(side, str) else side)
-    ] = Field("Right", description="The side at which a passage is cut.")
-
-    @property
-    def cut(self) -> Truncate:
-        """The same in NIM's words."""
-        if self.truncate is False:
-            return "NONE"
-        return "END" if self.truncation_direction == "Right" else "START"
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,11 @@ def write_graph(traced: Traced, folder: Path, opset: int, external_above: int = 
                     fix="try a higher opset",
                 ) from error
         graph = onnx.load(path)
-    return _finish(graph, traced.width, folder, external_above)
+    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value = traced.width  # the tracer leaves it open
+    graph.producer_name = "pipeline export"
+    path = save_graph(graph, folder, external_above)
+    onnx.checker.check_model(str(path))
+    return path
 
 
 def _trace(traced: Traced, path: Path, opset: int) -> None:
@@ -80,17 +84,24 @@ def _trace(traced: Traced, path: Path, opset: int) -> None:
     )
 
 
-def _finish(graph: onnx.ModelProto, width: int, folder: Path, external_above: int) -> Path:
-    """Fix the width of the output, which the tracer leaves open, gather the weights in at most one file, and check."""
-    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value = width
-    graph.producer_name = "pipeline export"
+def save_graph(graph: onnx.ModelProto, folder: Path, external_above: int = LARGEST_PROTOBUF) -> Path:
+    """Write `folder`/model.onnx, the weights of a large one in one file beside it."""
     path = folder / MODEL_FILE
     if sum(len(weight.raw_data) for weight in graph.graph.initializer) > external_above:
         onnx.save_model(graph, path, save_as_external_data=True, location=WEIGHTS_FILE)
+        onnx.load_external_data_for_model(graph, str(folder))  # saving took the weights out of `graph`
     else:
         onnx.save_model(graph, path)
-    onnx.checker.check_model(str(path))
     return path
+
+
+def keep_norms_in_fp32(body: nn.Module) -> None:
+    """Compute the norms of a half-precision body in fp32: the squares they sum may be too large for fp16."""
+    for module in body.modules():
+        if type(module).__name__.endswith("Norm"):
+            module.to(torch.float32)
+            module.register_forward_pre_hook(lambda _, inputs: tuple(item.to(torch.float32) for item in inputs))
+            module.register_forward_hook(lambda _, inputs, output: output.to(torch.float16))
 
 
 @contextmanager

@@ -25,6 +25,7 @@ class LogitParity(Parity):
 
     max_logit_diff: float
     """The largest difference that passes, in spreads."""
+    limit_key: str = "parity_max_logit_diff"
     logit_diff: float
     """The largest difference found over all pairs and batch sizes, in spreads: `max_abs_diff` / `spread`."""
     spread: float
@@ -41,7 +42,7 @@ class LogitParity(Parity):
     def gap(self) -> str:
         return (
             f"largest difference {self.logit_diff:.2g} of the logits' spread {self.spread:.3g} > "
-            f"parity_max_logit_diff={self.max_logit_diff}"
+            f"{self.limit_key}={self.max_logit_diff}"
         )
 
     def shown(self) -> str:
@@ -65,9 +66,17 @@ def reference_of(model: CrossEncoder, pairs: Sequence[ParityPair]) -> Reference:
 
 
 def compare(
-    reference: Reference, exported: OnnxScorer, pairs: Sequence[ParityPair], dtype: str, max_logit_diff: float
+    reference: Reference,
+    exported: OnnxScorer,
+    pairs: Sequence[ParityPair],
+    dtype: str,
+    max_logit_diff: float,
+    limit_key: str = "parity_max_logit_diff",
 ) -> LogitParity:
-    """Run the export over all pairs, alone and in padded batches, and compare with torch."""
+    """Run the export over all pairs, alone and in padded batches, and compare with torch.
+
+    `limit_key`: the key that sets the limit.
+    """
     tokens = [exported.tokenize([(pair.query, pair.passage)])[0] for pair in pairs]
     measured = Measured.of(reference, tokens, exported.forward)
     largest = np.max([differences(reference.outputs, logits) for logits in measured.outputs], axis=0)
@@ -79,6 +88,7 @@ def compare(
         **shared_fields(reference, [(list(item), item.second) for item in tokens], measured, lengths, dtype),
         worst=f"a pair of {lengths[index]} tokens",
         max_logit_diff=max_logit_diff,
+        limit_key=limit_key,
         logit_diff=float(largest[index]) / spread,
         spread=spread,
         order_agreement=min(_same_order(reference.outputs, logits, groups) for logits in measured.outputs),

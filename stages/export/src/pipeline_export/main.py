@@ -1,95 +1,80 @@
-"""Write a tuned model as ONNX and prove that it gives what torch gives."""
+"""Write a tuned model as ONNX (and TensorRT) and prove that it gives what torch gives."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from pipeline.contract import EncodingContract
 from pipeline.errors import PipelineError
 from pipeline.retrieval.encoder import LoadOptions
-from pipeline.retrieval.onnx_session import METADATA_FILE, MODEL_FILE, OnnxModel
-from pipeline.run.files import replacing_folder, write_json
+from pipeline.retrieval.onnx_session import METADATA_FILE, MODEL_FILE
+from pipeline.run.files import replacing_folder
 from pipeline.run.stage import StageResult, StageRun, run_stage
 from pipeline.schemas.export import ExportConfig
+from pipeline_export.calibration import examples_of
+from pipeline_export.engine import Shapes, find_library
+from pipeline_export.engine_export import export_engine
 from pipeline_export.families import FAMILIES, ExportFamily
-from pipeline_export.graph import write_graph
-from pipeline_export.package import source_model, write_metadata, write_package
-from pipeline_export.parity import Parity
-
-
-@dataclass(frozen=True)
-class Export:
-    """One published folder."""
-
-    name: str
-    folder: Path
-    dtype: str
-    parity: Parity
-
-    @property
-    def size(self) -> int:
-        """Bytes of the graph and its weights."""
-        return sum(path.stat().st_size for path in self.folder.glob(f"{MODEL_FILE}*"))
+from pipeline_export.forms import Form, Model, forms_of, write_form
+from pipeline_export.judge import Judge
+from pipeline_export.listing import Export, headline, write_listing
+from pipeline_export.package import source_model
 
 
 def main(config: ExportConfig, run: StageRun) -> StageResult:
-    """Trace the model, compare it with torch on real texts, publish what holds, list it in `exports.json`."""
-    refuse_what_is_not_here(config)
-    family = FAMILIES[type(config)]
+    """Trace the model, compare it with torch on real texts, publish what holds, list it in `exports.json`.
+
+    The fp32 form must hold. Another form or the engine that fails is not published, and fails the stage at the end.
+    """
+    family, forms = FAMILIES[type(config)], forms_of(config)
+    check_targets([form.folder for form in forms], "onnx_export_path")
     source, contract = source_model(config.model_path, run.family.name)
     contract = contract.under(config, run.command_line, str(source))
-    targets = {"fp32": Path(config.onnx_export_path)}
-    if config.export_dtype == "fp16":
-        targets["fp16"] = Path(f"{config.onnx_export_path}_fp16")
-    check_targets(targets)
-
     longest = contract.max_length(family.kind)
+    shapes = Shapes.of(config, longest) if config.export_to_trt else None
+    if shapes:
+        check_targets([Path(config.trt_model_path)], "trt_model_path")
+
     run.log.info(f"export: {source.resolve()}, {contract.pooling} pooling, up to {longest} tokens")
-    model = family.load(str(source), contract, LoadOptions(trust_remote_code=config.trust_remote_code))
+    loaded = family.load(str(source), contract, LoadOptions(trust_remote_code=config.trust_remote_code))
     data = parity_data(config, run)
     samples = family.samples(data, contract, config.parity_texts)
-    reference = family.reference(model, samples)
+    judge = Judge(family, config, samples, family.reference(loaded, samples), run.folder, data)
+    model = Model(family, loaded, source, contract, *calibration(family, config, run, contract, data))
 
-    exports, report = [], run.folder / "parity_report.json"
-    for dtype, target in targets.items():
-        with replacing_folder(target) as folder:
-            exported = write_export(family, model, source, contract, folder, dtype, config.opset)
-            parity = family.compare(reference, exported, samples, dtype, config)
-            write_report(report, [*(item.parity for item in exports), parity], family.counts(samples), data)
-            parity.require()
-        exports.append(Export(target.name, target, dtype, parity))
-        listing = write_listing(run.folder, exports)
-        run.log.info(f"export: {dtype} published; {parity.compared} {parity.unit}: {parity.shown()}")
+    exports, failures = [], []
+    steps = [partial(publish, model, form, judge) for form in forms]
+    if shapes:
+        steps.append(partial(publish_engine, config, exports, forms, family, shapes, judge))
+    for step in steps:
+        try:
+            exports.append(step())
+        except PipelineError as error:
+            if not exports:
+                raise
+            failures.append(str(error))
+            continue
+        write_listing(run.folder, exports)
+        run.log.info(f"export: {exports[-1].name} published")
 
     return StageResult(
-        outputs=[*(item.folder for item in exports), report, listing],
-        counts={"exports": len(exports), f"{exports[0].parity.unit}_compared": len(samples)},
-        metrics={item.dtype: item.parity.as_record() for item in exports},
-        headline=headline(exports, config.opset, data),
+        outputs=[*(item.folder for item in exports), run.folder / "parity_report.json", run.folder / "exports.json"],
+        counts={"exports": len(exports), f"{judge.first.unit}_compared": len(samples)},
+        metrics={item.name: item.parity.as_record() for item in exports if item.parity},
+        headline=headline(exports, judge.first, data),
         next_command=f"pipeline {run.family.name} deploy{run.config_hint}",
-        failure=tensorrt_failure(exports[0].folder) if config.export_to_trt else None,
+        failure="\n".join([*failures, f"the ONNX model is saved in {exports[0].folder}"]) if failures else None,
     )
 
 
-def refuse_what_is_not_here(config: ExportConfig) -> None:
-    if config.quant_cfg:
-        raise PipelineError(
-            f"quant_cfg={config.quant_cfg}: quantised exports arrive with a later release",
-            fix="leave quant_cfg=null; export_dtype=fp16 halves the size today",
-        )
-
-
-def check_targets(targets: dict[str, Path]) -> None:
+def check_targets(folders: list[Path], key: str) -> None:
     """An export replaces a whole folder; never one that holds something else."""
-    for folder in targets.values():
+    for folder in folders:
         if folder.exists() and not (folder / METADATA_FILE).is_file() and any(folder.iterdir()):
             raise PipelineError(
-                f"onnx_export_path: {folder} exists and is not an export, so it is not replaced",
+                f"{key}: {folder} exists and is not an export, so it is not replaced",
                 fix="choose a new or empty folder",
             )
 
@@ -105,73 +90,42 @@ def parity_data(config: ExportConfig, run: StageRun) -> Path | None:
     return folder
 
 
-def write_export(
-    family: ExportFamily, model: Any, source: Path, contract: EncodingContract, folder: Path, dtype: str, opset: int
-) -> OnnxModel:
-    """Fill `folder` with graph, tokenizer, contract and metadata; returns the export, opened as the server opens it."""
-    traced = family.traced(model)
-    if dtype == "fp16":
-        traced.body.to(torch.float16)  # pooling, a head of ours and the output stay fp32
-    write_graph(traced, folder, opset)
-    written = write_package(model, source, contract, folder)
-    exported = family.opened.load(folder)
-    write_metadata(folder, source, written, family.encoding(written), exported.session, dtype, opset)
-    return exported
+def calibration(
+    family: ExportFamily, config: ExportConfig, run: StageRun, contract: EncodingContract, data: Path | None
+) -> tuple[list[Any], dict[str, Any]]:
+    """What an 8-bit form is calibrated on, in the form of the parity samples, and the record of it."""
+    if not config.quant_cfg:
+        return [], {}
+    examples = examples_of(config, run, contract, data)
+    items = examples.items
+    if "calibration_query" in run.command_line:
+        items = [(None, passage) for _, passage in items]
+    samples = family.calibration(items, contract, config)
+    return samples, {"from": examples.origin, "samples": len(samples), "seed": config.seed}
 
 
-def write_report(path: Path, results: list[Parity], counts: dict[str, int], data: Path | None) -> Path:
-    return write_json(
-        path,
-        {
-            "schema_version": 1,
-            "texts": {"from": str(data) if data else "built-in", **counts},
-            "results": [result.as_record() for result in results],
-        },
-    )
+def publish(model: Model, form: Form, judge: Judge) -> Export:
+    with replacing_folder(form.folder) as folder:
+        parity = judge(write_form(model, form, folder), form.dtype)
+    return Export(form.folder, "onnx", form.dtype, MODEL_FILE, parity, f"opset {form.opset}")
 
 
-def write_listing(folder: Path, exports: list[Export]) -> Path:
-    """`exports.json`: what there is, and which one to serve. fp32 is the default: CPUs compute it fastest."""
-    entries: dict[str, Any] = {
-        item.name: {
-            "path": _shown(item.folder, folder),
-            "format": "onnx",
-            "dtype": item.dtype,
-            "bytes": item.size,
-            "parity": {"passed": item.parity.passed, **item.parity.listed()},
-        }
-        for item in exports
-    }
-    return write_json(folder / "exports.json", {"schema_version": 1, "default": exports[0].name, "exports": entries})
-
-
-def _shown(path: Path, folder: Path) -> str:
-    """Relative inside the stage's folder, so that a moved run stays true; else absolute."""
-    return str(path.relative_to(folder) if path.is_relative_to(folder) else path.resolve())
-
-
-def headline(exports: list[Export], opset: int, data: Path | None) -> list[tuple[str, str]]:
-    rows = []
-    for item in exports:
-        parity = item.parity
-        speed = f"onnxruntime {parity.onnx_per_second}, torch {parity.torch_per_second}"
-        rows += [
-            (f"ONNX {item.dtype}", f"{item.size / 1e6:.1f} MB, opset {opset}, {item.folder}"),
-            ("  parity with torch", parity.shown()),
-            (f"  {parity.unit} per second", f"{speed} (one at a time, this machine)"),
-        ]
-    first = exports[0].parity
-    origin = "of the test set" if data else "built in"
-    rows.append((f"{first.unit} compared", f"{first.compared} {origin}, {first.shortest}–{first.longest} tokens"))
-    return rows
-
-
-def tensorrt_failure(onnx_folder: Path) -> str:
-    """Why there is no engine. The ONNX model is saved by now."""
-    saved = f"the ONNX model is saved in {onnx_folder} and can be served"
-    if find_spec("tensorrt") is None:
-        return f"TensorRT is not installed here, so no engine was built; {saved}. Set export_to_trt=false to skip it."
-    return f"building TensorRT engines arrives with a later release; {saved}. Set export_to_trt=false to skip it."
+def publish_engine(
+    config: ExportConfig,
+    exports: list[Export],
+    forms: list[Form],
+    family: ExportFamily,
+    shapes: Shapes,
+    judge: Judge,
+) -> Export:
+    """The engine of the smallest form that was asked for: 8 bits before half precision before fp32."""
+    wanted = next((form for form in forms if form.recipe), forms[-1])
+    source = next((item for item in exports if item.folder == wanted.folder), None)
+    if source is None:
+        raise PipelineError(f"no engine was built, because its {wanted.dtype} ONNX model was not published")
+    compare = partial(judge, dtype=source.dtype, form="TensorRT engine", longest=shapes.most[1])
+    opened = family.opened.load(source.folder)
+    return export_engine(find_library(), source, opened, Path(config.trt_model_path), shapes, compare)
 
 
 def cli() -> None:

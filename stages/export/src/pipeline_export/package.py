@@ -83,10 +83,12 @@ def write_metadata(
     session: Any,
     dtype: str,
     opset: int,
+    more: dict[str, Any] | None = None,
 ) -> Path:
     """Write metadata.json: interface, weights' origin and hashes, versions. The same model gives the same bytes.
 
     `encoding`: how an input is made of texts, for readers who do not know the contract.
+    `more`: what only this form has.
     """
     weights = sorted(source.glob("*.safetensors"))
     return write_json(
@@ -100,9 +102,10 @@ def write_metadata(
             "outputs": [_port(item) for item in session.get_outputs()],
             "dimension": contract.dimension,
             "encoding": encoding,
+            **(more or {}),
             "contract_digest": contract.digest(),
-            "files": {path.name: _record(path) for path in sorted(folder.glob(f"{MODEL_FILE}*"))},
-            "source": {"path": str(source.resolve()), "weights": {path.name: _record(path) for path in weights}},
+            "files": {path.name: file_record(path) for path in sorted(folder.glob(f"{MODEL_FILE}*"))},
+            "source": {"path": str(source.resolve()), "weights": {path.name: file_record(path) for path in weights}},
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS}},
         },
     )
@@ -112,5 +115,5 @@ def _port(item: Any) -> dict[str, Any]:
     return {"name": item.name, "type": _ONNX_TYPES.get(item.type, item.type), "shape": item.shape}
 
 
-def _record(path: Path) -> dict[str, Any]:
+def file_record(path: Path) -> dict[str, Any]:
     return {"size": path.stat().st_size, "sha256": sha256_of(path)}

@@ -13,7 +13,6 @@ import numpy as np
 from pipeline.errors import PipelineError
 
 BATCH_SIZES = (1, 7, 32)
-NOT_PUBLISHED = "nothing was published; see parity_report.json"
 
 Forward = Callable[[list[Any]], np.ndarray]
 
@@ -81,6 +80,7 @@ class Parity(ABC):
     """What the model gives of each."""
 
     dtype: str
+    form: str = "ONNX model"
     compared: int
     shortest: int
     longest: int
@@ -113,18 +113,22 @@ class Parity(ABC):
     def listed(self) -> dict[str, float]:
         """The figures that stand in exports.json."""
 
+    @property
+    def _not_published(self) -> str:
+        return f"the {self.dtype} {self.form} was not published; see parity_report.json"
+
     def require(self) -> None:
         """Raises PipelineError if the gate does not hold."""
         if self.other_tokens:
             raise PipelineError(
                 f"the exported tokenizer splits {self.other_tokens} of {self.compared} {self.unit} unlike the model's "
                 "own",
-                fix=NOT_PUBLISHED,
+                fix=self._not_published,
             )
         if not self.close:
             raise PipelineError(
-                f"the {self.dtype} ONNX model does not give torch's {self.gives}: {self.gap()} ({self.worst})",
-                fix=f"{NOT_PUBLISHED}, or change that limit if you accept this",
+                f"the {self.dtype} {self.form} does not give torch's {self.gives}: {self.gap()} ({self.worst})",
+                fix=f"{self._not_published}, or change that limit if you accept this",
             )
 
     def as_record(self) -> dict[str, Any]:

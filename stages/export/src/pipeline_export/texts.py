@@ -44,7 +44,7 @@ def parity_texts(folder: Path | None, contract: EncodingContract, count: int) ->
     if folder is None:
         queries, passages = built_in()
     else:
-        queries, passages = _read(folder / "queries.jsonl"), _read(folder / "corpus.jsonl")
+        queries, passages = _read(folder / "queries.jsonl"), passages_of(folder)
     n_queries = max(1, count // 4 - 2)
     n_passages = max(1, count - n_queries - 4)
     edges = ["ok", too_long(passages, max(contract.query_max_length, contract.passage_max_length))]
@@ -62,6 +62,11 @@ def too_long(texts: list[str], tokens: int) -> str:
     """A text that has to be cut: in no language does a token stand for 16 characters on average."""
     joined = " ".join(texts)
     return (joined * (1 + 16 * tokens // len(joined)))[: 16 * tokens]
+
+
+def passages_of(folder: Path) -> list[str]:
+    """Passages of a BEIR folder, not yet formatted by a contract."""
+    return _read(folder / "corpus.jsonl")
 
 
 def _read(path: Path) -> list[str]:

@@ -24,6 +24,7 @@ class VectorParity(Parity):
 
     min_cosine: float
     """The lowest cosine that passes."""
+    limit_key: str = "parity_min_cosine"
     cosine: float
     """The lowest cosine found, over all texts and batch sizes."""
     top_agreement: float
@@ -34,7 +35,7 @@ class VectorParity(Parity):
         return self.cosine >= self.min_cosine
 
     def gap(self) -> str:
-        return f"lowest cosine {self.cosine:.6f} < parity_min_cosine={self.min_cosine}"
+        return f"lowest cosine {self.cosine:.6f} < {self.limit_key}={self.min_cosine}"
 
     def shown(self) -> str:
         lowest = f"lowest cosine {self.cosine:.7f} (needs {self.min_cosine})"
@@ -50,9 +51,17 @@ def reference_of(model: BiEncoder, texts: Sequence[ParityText]) -> Reference:
 
 
 def compare(
-    reference: Reference, exported: OnnxEncoder, texts: Sequence[ParityText], dtype: str, min_cosine: float
+    reference: Reference,
+    exported: OnnxEncoder,
+    texts: Sequence[ParityText],
+    dtype: str,
+    min_cosine: float,
+    limit_key: str = "parity_min_cosine",
 ) -> VectorParity:
-    """Run the export over all texts, alone and in padded batches, and compare with torch."""
+    """Run the export over all texts, alone and in padded batches, and compare with torch.
+
+    `limit_key`: the key that sets the limit.
+    """
     tokens = [exported.tokenize([item.text], item.kind)[0] for item in texts]
     measured = Measured.of(reference, tokens, exported.forward)
     cosines = [_cosines(reference.outputs, vectors) for vectors in measured.outputs]
@@ -65,6 +74,7 @@ def compare(
         **shared_fields(reference, tokens, measured, lengths, dtype),
         worst=f"a {texts[index].kind} of {lengths[index]} tokens",
         min_cosine=min_cosine,
+        limit_key=limit_key,
         cosine=float(lowest[index]),
         top_agreement=_agreement(reference.outputs, measured.outputs[-1], texts),
     )
