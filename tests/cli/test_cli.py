@@ -106,18 +106,6 @@ def test_run_checks_its_range():
         assert shown.returncode == 1 and "sdg, prep, finetune" in shown.stderr
 
 
-def test_execution_profiles_are_read_and_refused_clearly(tmp_path: Path):
-    none = pipeline("embed", "sdg", "--run=my-cluster", cwd=tmp_path)
-    assert none.returncode == 1 and "env.toml" in none.stderr
-    (tmp_path / "env.toml").write_text('[wandb]\nproject="p"\n[base]\nexecutor="slurm"\n[mine]\nextends="base"\n')
-    unknown = pipeline("embed", "sdg", "--batch", "min", cwd=tmp_path)
-    assert unknown.returncode == 1 and "did you mean mine" in unknown.stderr and "wandb" not in unknown.stderr
-    known = pipeline("embed", "sdg", "--run", "mine", cwd=tmp_path)
-    assert known.returncode == 1 and "slurm" in known.stderr and "not built yet" in known.stderr
-    assert pipeline("embed", "sdg", "--stage").returncode == 1
-    assert pipeline("embed", "sdg", "--run", "a", "--batch", "b").returncode == 1
-
-
 def test_info_and_status(tmp_path: Path):
     info = pipeline("embed", "info", cwd=tmp_path)
     assert info.returncode == 0 and all(stage in info.stdout for stage in STAGES)

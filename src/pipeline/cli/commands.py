@@ -7,33 +7,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from pipeline.cli.elsewhere import Place, process_overrides, start_elsewhere
 from pipeline.config import is_file_name, profile_path, profiles, resolve
 from pipeline.config.resolve import Resolved
 from pipeline.errors import PipelineError
 from pipeline.execution.plan import Plan, make_plan
-from pipeline.execution.profiles import load_profile
+from pipeline.execution.tasks import make_task
 from pipeline.family import STAGE_SUMMARY, STAGES, Family
 
 
-def check_execution(run: str | None, batch: str | None, stage_files: bool) -> None:
-    """`--run`, `--batch`, `--stage`: the rules between them, and the profile they name."""
-    if run and batch:
-        raise PipelineError("--run and --batch exclude each other", fix="--run waits for the end, --batch does not")
-    if stage_files and not (run or batch):
-        raise PipelineError("--stage needs --run PROFILE or --batch PROFILE: it puts files where that profile says")
-    if run or batch:
-        name = run or batch or ""
-        executor = load_profile(name).get("executor", "local")
-        raise PipelineError(
-            f"profile {name!r} (executor {executor!r}) was read, but running elsewhere is not built yet",
-            fix="leave the option out to run here",
-        )
-
-
-def run_one(family: Family, stage: str, profile: str, overrides: list[str], dry_run: bool, verbose: bool) -> int:
-    """Run one stage (or show what would run). Returns the stage's exit code."""
+def run_one(
+    family: Family, stage: str, profile: str, overrides: list[str], place: Place, dry_run: bool, verbose: bool
+) -> int:
+    """Run one stage, here or elsewhere (or show what would run). Returns the stage's exit code."""
     resolved = _resolve_one(family, stage, profile, overrides)
+    if processes := process_overrides({stage: resolved}, place.profile, prefix=False):
+        overrides = overrides + processes
+        resolved = _resolve_one(family, stage, profile, overrides)
     plan = make_plan(resolved, verbose)
+    if place.elsewhere:
+        options = ["--verbose"] if verbose else []
+        return start_elsewhere([make_task(plan, profile, overrides, options=options)], place, dry_run)
     if dry_run:
         from pipeline.cli.show import print_plan
 
@@ -43,12 +37,28 @@ def run_one(family: Family, stage: str, profile: str, overrides: list[str], dry_
 
 
 def run_many(
-    family: Family, profile: str, overrides: list[str], first: str, last: str, force: bool, dry_run: bool, verbose: bool
+    family: Family,
+    profile: str,
+    overrides: list[str],
+    stages: list[str],
+    place: Place,
+    force: bool,
+    dry_run: bool,
+    verbose: bool,
 ) -> int:
-    """Run what is stale from `first` to `last`; stop at the first failure with its exit code."""
-    stages = stage_range(first, last)
+    """Run what is stale among `stages`, in order; stop at the first failure with its exit code."""
     resolved = resolve_all(family, profile, overrides, stages)
+    if processes := process_overrides(resolved, place.profile, prefix=True):
+        overrides = overrides + processes
+        resolved = resolve_all(family, profile, overrides, stages)
     _check_whole(resolved)
+    if place.elsewhere:
+        options = ["--force"] * force + ["--verbose"] * verbose
+        plans = [make_plan(item, verbose) for item in resolved.values()]
+        tasks = [make_task(plan, profile, overrides, chained=True, options=options) for plan in plans]
+        if dry_run:
+            _say(" -> ".join(resolved))
+        return start_elsewhere(tasks, place, dry_run)
     if dry_run:
         return _dry_run_many(resolved, force, verbose)
     from pipeline.run.freshness import State, status_of

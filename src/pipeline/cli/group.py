@@ -52,9 +52,10 @@ def _stage_command(family: Family, stage: str):
         verbose: Verbose = False,
     ) -> None:
         from pipeline.cli import commands
+        from pipeline.cli.elsewhere import place_of
 
-        commands.check_execution(run, batch, stage_files)
-        raise typer.Exit(commands.run_one(family, stage, config, overrides or [], dry_run, verbose))
+        place, own = place_of(run, batch, stage_files, overrides or [], [stage])
+        raise typer.Exit(commands.run_one(family, stage, config, own, place, dry_run, verbose))
 
     return command
 
@@ -74,9 +75,11 @@ def _add_pipeline_commands(group: typer.Typer, family: Family) -> None:
         verbose: Verbose = False,
     ) -> None:
         from pipeline.cli import commands
+        from pipeline.cli.elsewhere import place_of
 
-        commands.check_execution(run, batch, stage_files)
-        raise typer.Exit(commands.run_many(family, config, overrides or [], first, last, force, dry_run, verbose))
+        stages = commands.stage_range(first, last)
+        place, own = place_of(run, batch, stage_files, overrides or [], stages)
+        raise typer.Exit(commands.run_many(family, config, own, stages, place, force, dry_run, verbose))
 
     @group.command(
         "status", help="Say for each stage: done, stale and why, partial or missing.", rich_help_panel="Pipeline"

@@ -37,7 +37,8 @@ def print_keys(family: Family, stage: str) -> None:
     _print_table(schema_of(family.name, stage))
     _console().print(
         f" Example: pipeline {family.name} {stage} -c default seed=7\n"
-        " Values may refer to other keys and to the environment: ${run_dir}/x, ${oc.env:NAME,fallback}\n",
+        " Values may refer to other keys and to the environment: ${run_dir}/x, ${oc.env:NAME,fallback}\n"
+        " With --run or --batch, run.env.KEY=VALUE changes a key of the profile: run.env.gpus_per_node=4\n",
         markup=False,
         highlight=False,
     )

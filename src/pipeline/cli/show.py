@@ -23,19 +23,8 @@ _KEY_VARIABLES = ("NVIDIA_API_KEY", "OPENAI_API_KEY", "HF_TOKEN", "WANDB_API_KEY
 
 
 def print_plan(plan: Plan) -> None:
-    """Configuration, inputs, environment and the exact command of one stage."""
-    resolved = plan.resolved
-    print(f"{resolved.family} {resolved.stage}, configuration {resolved.profile}")
-    print("configuration:")
-    width = max(len(name) for name in keys_of(type(resolved.config)))
-    for name, value in resolved.values().items():
-        origin = resolved.origins.get(name, "default")
-        print(f"  {name:<{width}}  {default_text(value)}" + (f"   [{origin}]" if origin == "command line" else ""))
-    print("inputs:")
-    for item in plan.inputs:
-        mark = "!" if item.state is InputState.MISSING else " "
-        print(f" {mark} {item.key}: {item.value} ({item.text})")
-    print(f"writes to: {plan.folder}")
+    """Configuration, inputs, environment and the exact command of one stage on this machine."""
+    print_configuration(plan)
     print(
         "secrets: "
         + ", ".join(
@@ -46,6 +35,25 @@ def print_plan(plan: Plan) -> None:
     print(f"command:\n  {plan.command_line()}")
     for item in plan.missing:
         print(f"error: {item.key}: {item.value} does not exist")
+
+
+def print_configuration(plan: Plan, there: bool = False) -> None:
+    """Every key with its value, the inputs and the folder of one stage.
+
+    With `there` the stage runs elsewhere: what exists on this machine says nothing of its inputs.
+    """
+    resolved = plan.resolved
+    print(f"{resolved.family} {resolved.stage}, configuration {resolved.profile}")
+    print("configuration:")
+    width = max(len(name) for name in keys_of(type(resolved.config)))
+    for name, value in resolved.values().items():
+        origin = resolved.origins.get(name, "default")
+        print(f"  {name:<{width}}  {default_text(value)}" + (f"   [{origin}]" if origin == "command line" else ""))
+    print("inputs:")
+    for item in plan.inputs:
+        mark = "!" if item.state is InputState.MISSING and not there else " "
+        print(f" {mark} {item.key}: {item.value}" + ("" if there else f" ({item.text})"))
+    print(f"writes to: {plan.folder}")
 
 
 def print_status(family: Family, run_dir: str, statuses: list[Status]) -> None:

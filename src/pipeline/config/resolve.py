@@ -74,6 +74,11 @@ def profile_path(family: str, stage: str, name: str) -> Path:
     return known[name]
 
 
+def config_files(family: str, stage: str, name: str) -> list[Path]:
+    """The files that `-c NAME|PATH` means for a stage: what it `extends` first, itself last."""
+    return [path for path, _, _ in _layers(family, stage, profile_path(family, stage, name))]
+
+
 def split_override(text: str) -> tuple[str, str]:
     """`key=value`, split at the first `=`; the value is kept verbatim."""
     name, _, value = text.partition("=")

@@ -70,7 +70,8 @@ def make_plan(resolved: Resolved[Any], verbose: bool = False) -> Plan:
     folder = stage_folder(resolved)
     handoff = folder / "logs" / f"{new_stamp()}.config.yaml"
     processes = getattr(resolved.config, "nproc_per_node", 1)
-    program = [f"pipeline-{stage}"] if processes == 1 else module_command(f"pipeline_{stage}.main", processes)
+    alone = processes == 1 and not rendezvous()
+    program = [f"pipeline-{stage}"] if alone else module_command(f"pipeline_{stage}.main", processes)
     argv = [*in_environment_of(stage), *program, "--config", str(handoff)]
     if verbose:
         argv.append("--verbose")
@@ -90,10 +91,23 @@ def in_environment_of(stage: str) -> list[str]:
 
 def module_command(module: str, processes: int | str = 1) -> list[str]:
     """A Python module as a program; several processes of it are started by torchrun (`gpu`: one for each GPU)."""
-    if processes == 1:
+    meeting = rendezvous()
+    if processes == 1 and not meeting:
         return ["python", "-m", module]
-    torchrun = ["python", "-m", "pipeline.retrieval.launch", "--standalone", "--nproc-per-node", str(processes)]
-    return [*torchrun, "-m", module]
+    torchrun = ["python", "-m", "pipeline.retrieval.launch", *(meeting or ["--standalone"])]
+    return [*torchrun, "--nproc-per-node", str(processes), "-m", module]
+
+
+def rendezvous() -> list[str]:
+    """Where the processes of several machines meet, as arguments of torchrun; none for work on one machine.
+
+    A job that starts this program on each of its machines says so in the environment.
+    """
+    place, nodes = os.environ.get("PIPELINE_RENDEZVOUS"), os.environ.get("PIPELINE_NODES", "1")
+    if not place or nodes == "1":
+        return []
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", place]
+    return ["--nnodes", nodes, *meeting, "--rdzv-id", os.environ.get("PIPELINE_RENDEZVOUS_ID", "pipeline")]
 
 
 def environment_of(stage: str, processes: int | str = 1) -> dict[str, str]:

@@ -125,6 +125,9 @@ class FinetuneConfig(ModelLoading, StageConfig):
         "`auto` continues the same run and sets another one aside; `never` starts anew; `must` continues or fails.",
         affects_output=False,
     )
+    nproc_per_node: int | Literal["gpu"] = key(
+        1, "Processes that train, through torchrun; `gpu`: one for each GPU.", ge=1, affects_output=False
+    )
     timeout_minutes: int = key(
         30, "How long a process waits for the others of a distributed run.", gt=0, affects_output=False
     )
