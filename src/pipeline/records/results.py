@@ -24,7 +24,7 @@ FILE_NAME = "eval_results.json"
 SYSTEMS = ("bm25", "base_retriever", "retriever", "base", "finetuned", "hybrid", "reranked", "nim")
 """What can be measured in either family, in the order in which it is measured and shown."""
 VARIANT = "@"
-"""Between the name of a system and another form of its vectors: `finetuned@128`, `finetuned@int8`."""
+"""Between a system and another form of its vectors (`finetuned@128`, `finetuned@int8`) or a service (`nim@gpu7`)."""
 
 Metrics = dict[str, dict[str, float]]
 """{"NDCG": {"NDCG@10": value}, "MAP": …, "Recall": …, "Precision": {"P@1": …}, "MRR": …}, means over the questions."""
@@ -147,6 +147,16 @@ def in_order(systems: Iterable[str]) -> list[str]:
     named = [(name.partition(VARIANT), name) for name in systems]
     known = [(SYSTEMS.index(system), mark, name) for (system, mark, _), name in named if system in SYSTEMS]
     return [name for *_, name in sorted(known, key=lambda item: item[:2])]
+
+
+def root_of(system: str) -> str:
+    """The one of `SYSTEMS` that a system is a kind of: `finetuned@128` -> `finetuned`, `nim@gpu7` -> `nim`."""
+    return system.partition(VARIANT)[0]
+
+
+def is_served(system: str) -> bool:
+    """`nim`, `nim@gpu7`: measured over HTTP."""
+    return root_of(system) == "nim"
 
 
 def write_query_scores(path: Path, scores: QueryScores, ranking: dict[str, list[tuple[str, float]]]) -> str:

@@ -10,7 +10,7 @@ from pipeline.schemas.common import ModelLoading, Precision, StageConfig, TextFo
 from pipeline.schemas.fields import key
 from pipeline.schemas.finetune import PROMPT_TEMPLATE, template_problems
 
-_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _OWN_FOLDERS = ("logs", "cache_embeddings")
 """Folders of the stage that no test set may take."""
 
@@ -58,8 +58,17 @@ class EvalConfig(ModelLoading, StageConfig):
         "BM25 of title and text: `separate` scores each and adds, as BEIR publishes it; `joined` reads one text.",
     )
     eval_hybrid: bool = key(True, "Measure BM25 and the embedding model fused by rank, where both are measured.")
+    candidates: Literal["dense", "hybrid"] = key(
+        "dense", "Whose passages rerankers put in order: the embedding model's, or the hybrid ranking's."
+    )
     eval_nim: bool = key(False, "Measure a served model over HTTP; always anew.", affects_output=False)
     nim_url: str = key("http://localhost:8000", "Address of the served model.", affects_output=False)
+    nim_urls: dict[str, str] = key(
+        {},
+        "Addresses of several services by name, each a system nim@NAME under the same nim_* keys; nim_url is measured "
+        "beside them only where it is set too.",
+        affects_output=False,
+    )
     nim_model: str | None = key(None, "Name of the served model; null takes it from /v1/models.", affects_output=False)
     nim_batch_size: int = key(32, "Texts per request.", gt=0, affects_output=False)
     nim_timeout: float = key(60.0, "Seconds to wait for one reply.", gt=0, affects_output=False)
@@ -112,6 +121,13 @@ class EvalConfig(ModelLoading, StageConfig):
         if not self.k_values or any(k < 1 for k in self.k_values):
             found.append(("k_values", "needs at least one cut-off, each >= 1"))
         found += self._set_name_problems()
+        found += [
+            ("nim_urls", f"{name!r} names a system: letters, digits, - and _ only")
+            for name in self.nim_urls
+            if not _NAME.fullmatch(name)
+        ]
+        if self.candidates == "hybrid" and not (self.eval_hybrid and self.eval_bm25):
+            found.append(("candidates", "hybrid needs eval_hybrid=true and eval_bm25=true"))
         if self.fail_on_nim_metric_drift and not self.eval_nim:
             found.append(("fail_on_nim_metric_drift", "needs eval_nim=true"))
         return found
@@ -126,7 +142,7 @@ class EvalConfig(ModelLoading, StageConfig):
         by_key |= {name: list(getattr(self, name)) for name in ("question_sets", "test_sets", "guard_sets")}
         for key_name, names in by_key.items():
             for name in names:
-                if not _SET_NAME.fullmatch(name) or name in _OWN_FOLDERS:
+                if not _NAME.fullmatch(name) or name in _OWN_FOLDERS:
                     taken = ", ".join(_OWN_FOLDERS)
                     found.append((key_name, f"{name!r} names a folder: letters, digits, - and _ only; not {taken}"))
                 if known.setdefault(name, key_name) != key_name:

@@ -11,8 +11,10 @@ from pipeline_eval.main import main
 
 from pipeline.config import resolve
 from pipeline.contract import EncodingContract
+from pipeline.errors import PipelineError
 from pipeline.records.results import FILE_NAME
 from pipeline.retrieval.cross_encoder import CrossEncoder
+from pipeline.retrieval.encoder import BiEncoder
 from pipeline.run.stage import execute
 
 
@@ -22,24 +24,30 @@ def tuned(run_dir, tiny_reranker):
 
 
 @pytest.fixture
-def run(run_dir, tiny_model, tuned, monkeypatch):
-    """Run the stage with a served model; returns the failure of a gate and the results."""
+def embedder(run_dir, tiny_model):
+    folder = shutil.copytree(tiny_model, run_dir / "embedder")
+    EncodingContract(query_max_length=32, passage_max_length=32).save(folder)
+    return folder
+
+
+@pytest.fixture
+def run(run_dir, tiny_model, tuned, embedder, monkeypatch):
+    """Run the stage with a served model, or with those of `more`; returns the failure of a gate and the results."""
     monkeypatch.setattr(Http, "_pause", lambda self, seconds: None)
 
-    def start(service, *more):
+    def start(service, *more, family="rerank"):
         overrides = [
             f"run_dir={run_dir}",
             f"eval_data_path={run_dir}/stage1_data_prep/eval_beir",
-            f"finetuned_model_path={tuned}",
+            f"finetuned_model_path={tuned if family == 'rerank' else embedder}",
             f"base_model={tiny_model}",
-            f"retrieval_model={tiny_model}",
-            "base_retrieval_model=null",
+            *([f"retrieval_model={tiny_model}", "base_retrieval_model=null"] if family == "rerank" else []),
             f"question_sets={{people: {run_dir}/people.jsonl}}",
             f"corpus_dir={run_dir}/documents",
             f"question_sets_corpus={run_dir}/documents",
             "eval_bm25=false",
             "eval_base=false",
-            "retrieval_max_length=64",
+            *(["retrieval_max_length=64"] if family == "rerank" else []),
             "max_length=32",
             "top_k=4",
             "k_values=[1, 4]",
@@ -47,10 +55,10 @@ def run(run_dir, tiny_model, tuned, monkeypatch):
             "precision=fp32",
             "device=cpu",
             "eval_nim=true",
-            f"nim_url={service.url}",
+            *([f"nim_url={service.url}"] if service else []),
             "nim_batch_size=3",
         ]
-        failure = execute(resolve("rerank", "eval", "demo", [*overrides, *more]), main)
+        failure = execute(resolve(family, "eval", "demo", [*overrides, *more]), main)
         return failure, json.loads((run_dir / "stage3_eval" / FILE_NAME).read_text())
 
     return start
@@ -125,3 +133,90 @@ def test_another_model_behind_the_address_is_a_mismatch_and_fails_only_when_aske
     assert document["_metadata"]["nim_metric_comparison"]["within_tolerance"] is False
     failure, document = run(service, "fail_on_nim_metric_drift=true")
     assert "drifts" in failure and document["nim"]
+
+
+def refuse(body, _):
+    return 400, {"error": "no"}, {}
+
+
+def level(body, _):
+    """Every passage is as good as any other."""
+    return 200, {"rankings": [{"index": i, "logit": 0.0} for i in range(len(body["passages"]))]}, {}
+
+
+@pytest.fixture
+def faithful(model):
+    """Answers as the checkpoint would."""
+
+    def answer(body, _):
+        texts = [item["text"] for item in body["passages"]]
+        logits = model.score([body["query"]["text"]] * len(texts), texts).tolist()
+        return 200, {"rankings": [{"index": i, "logit": logit} for i, logit in enumerate(logits)]}, {}
+
+    return answer
+
+
+def test_of_several_services_each_fails_by_itself(run, run_dir, serve, faithful, capsys):
+    """One is right, one refuses, one is not even ready: two errors, and all numbers that there are."""
+    good, bad, away = serve(faithful), serve(refuse), serve(refuse, ready=503)
+    urls = f"nim_urls={{away: {away.url}, bad: {bad.url}, good: {good.url}}}"
+    failure, document = run(None, urls, "nim_max_retries=0", "fail_on_nim_metric_drift=true")
+    seen = document["_metadata"]["nim_endpoints"]
+    errors = [seen[name]["nim_diagnostics"]["error"] for name in ("nim@away", "nim@bad")]
+    assert failure == "; ".join(errors)
+    assert errors[0].startswith("the served model away could not be measured") and "503" in errors[0]
+    assert errors[1].startswith("the served model bad could not be measured") and "400" in errors[1]
+    assert {name for name in document if name.startswith("nim")} == {"nim@good"}  # nim_url is nobody's choice here
+    assert document["nim@good"] == document["finetuned"]
+    assert document["test_sets"]["people"]["nim@good"] == document["test_sets"]["people"]["finetuned"]
+    assert ("finetuned", "nim@good") in {(item["a"], item["b"]) for item in document["comparisons"]}
+    assert document["_metadata"]["nim_url"] is None and document["_metadata"]["nim_diagnostics"] is None
+    assert {name: item["nim_url"] for name, item in seen.items()} == {
+        "nim@away": away.url, "nim@bad": bad.url, "nim@good": good.url,
+    }  # fmt: skip
+    assert seen["nim@good"]["nim_metric_comparison"]["within_tolerance"] is True
+    assert seen["nim@away"]["nim_metric_comparison"] is None
+    assert (run_dir / "stage3_eval" / "people" / "nim@good.jsonl").is_file()
+    shown = capsys.readouterr().out
+    assert "tuned checkpoint -> served model good" in shown and "served model bad" not in shown
+
+
+def test_services_of_other_runs_stay_and_do_not_decide_about_this_one(run, serve, faithful):
+    _, before = run(None, f"nim_urls={{flat: {serve(level).url}}}")
+    assert before["nim@flat"] == before["retriever"] != before["finetuned"]
+    gate = "fail_on_nim_metric_drift=true"
+    failure, both = run(serve(faithful), f"nim_urls={{good: {serve(faithful).url}}}", gate)
+    assert failure is None
+    assert both["nim"] == both["nim@good"] == both["finetuned"] and both["nim@flat"] == before["nim@flat"]
+    measured = both["_metadata"]["measurements"]["synthetic"]
+    assert measured["nim@flat"] == before["_metadata"]["measurements"]["synthetic"]["nim@flat"]
+    assert set(both["_metadata"]["nim_endpoints"]) == {"nim@flat", "nim@good"} and both["_metadata"]["nim_url"]
+    failure, _ = run(None, f"nim_urls={{flat: {serve(level).url}}}", gate)
+    assert failure.startswith("the served model flat drifts") and "good" not in failure
+    _, other = run(serve(faithful), "top_k=5")
+    assert "nim@flat" not in other and "nim@good" not in other and other["nim"]  # they had other candidates
+
+
+def test_where_no_service_is_ready_nothing_is_measured(run, run_dir, serve):
+    urls = [serve(refuse, ready=503).url for _ in range(2)]
+    with pytest.raises(PipelineError, match=r"served model one .*503.*; the served model two .*503"):
+        run(None, f"nim_urls={{one: {urls[0]}, two: {urls[1]}}}", "nim_max_retries=0")
+    assert not (run_dir / "stage3_eval" / FILE_NAME).exists()
+    with pytest.raises(PipelineError, match=r"nim_urls\.one='nowhere' is no http\(s\) address"):
+        run(None, f"nim_urls={{one: nowhere, two: {urls[1]}}}")
+
+
+def test_several_embedding_services(run, serve, embedder):
+    model = BiEncoder.load(str(embedder), EncodingContract.load(embedder))
+
+    def embed(body, _):
+        encode = model.encode_queries if body["input_type"] == "query" else model.encode_passages
+        data = [{"index": i, "embedding": vector} for i, vector in enumerate(encode(body["input"]).tolist())]
+        return 200, {"data": data, "model": "custom"}, {}
+
+    urls = f"nim_urls={{one: {serve(embed).url}, two: {serve(refuse).url}}}"
+    failure, document = run(None, urls, family="embed")
+    assert "served model two could not be measured" in failure and "400" in failure
+    assert document["nim@one"] == document["finetuned"] and "nim@two" not in document and "nim" not in document
+    seen = document["_metadata"]["nim_endpoints"]["nim@one"]
+    assert seen["nim_model"] == "custom" and seen["nim_diagnostics"]["embedding_dimension"] == 32

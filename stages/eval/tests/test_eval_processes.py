@@ -58,7 +58,7 @@ def of_family(run_dir, tiny_model, tiny_reranker):
         "embed": [f"finetuned_model_path={embedder}", f"reranker_model={tiny_reranker}", "top_k=4", "dims=[8]",
                   "quantized=[int8]", "query_max_length=32", "passage_max_length=32"],
         "rerank": [f"finetuned_model_path={tiny_reranker}", f"retrieval_model={embedder}", "base_retrieval_model=null",
-                   "top_k=3", "max_length=32"],
+                   "top_k=3", "max_length=32", "candidates=hybrid"],
     }  # fmt: skip
     return lambda family, folder: resolve(
         family, "eval", "demo", [*shared, *_COMMON, *asked[family], f"output_dir={run_dir / folder}"]
@@ -99,7 +99,7 @@ def saved(folder):
             ["bm25", "base", "finetuned", "finetuned@8", "finetuned@int8", "hybrid", "reranked"],
             {"texts": 2 * 12, "pairs": 4 * 6},
         ),
-        ("rerank", ["bm25", "retriever", "base", "finetuned", "hybrid"], {"texts": 12, "pairs": 2 * 3 * 6}),
+        ("rerank", ["bm25", "retriever", "hybrid", "base", "finetuned"], {"texts": 12, "pairs": 2 * 3 * 6}),
     ],
 )
 def test_two_processes_measure_what_one_measures(of_family, run_dir, family, systems, once):

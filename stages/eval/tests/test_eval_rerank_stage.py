@@ -132,6 +132,41 @@ def test_other_candidates_make_rerankers_new_and_leave_the_first_stage(run, tune
     assert document["_metadata"]["candidates"]["synthetic"]["top_k"] == 4
 
 
+def test_rerankers_over_the_hybrid_ranking(run, run_dir, tuned, tiny_model, capsys):
+    """After a run over dense candidates: rerankers are measured anew, and all that they get and are told is hybrid."""
+    other = (f"retrieval_model={tiny_model}", "retrieval_max_length=64")  # an untrained one, far from BM25
+    _, before, _ = run(*other)
+    capsys.readouterr()
+    _, document, log = run(*other, "candidates=hybrid")
+    assert "hybrid: reused" in log and "base: reused" not in log and "finetuned: reused" not in log
+    dense, first, base, best = (tops(run_dir, system) for system in ("retriever", "hybrid", "base", "finetuned"))
+    for query, ranking in first.items():
+        assert set(base[query]) == set(best[query]) == set(list(ranking)[:TOP_K])
+    assert any(set(best[query]) != set(list(ranking)[:TOP_K]) for query, ranking in dense.items())
+    assert document["_metadata"]["candidates"]["synthetic"] == {
+        "system": "hybrid", "top_k": TOP_K, "recall": document["hybrid"]["Recall"]["Recall@3"],
+    }  # fmt: skip
+    pairs = [{(item["a"], item["b"]) for item in found["comparisons"]} for found in (before, document)]
+    assert pairs[1] - pairs[0] == {("hybrid", "base")} and not pairs[0] - pairs[1]
+    shown = capsys.readouterr().out
+    assert "passages of hybrid hold" in shown and "synthetic: hybrid -> tuned reranker" in shown
+
+    kept = run_dir / "stage3_eval" / "synthetic" / "hybrid_candidates.jsonl"
+    lines = kept.read_text()
+    kept.unlink()
+    (kept.parent / "base.jsonl").unlink()
+    _, again, log = run(*other, "candidates=hybrid")
+    assert kept.read_text() == lines and again["base"] == document["base"]
+    assert "finetuned: reused" in log and "base: reused" not in log
+
+
+def test_the_hybrid_is_measured_before_the_rerankers_that_need_it(run, tuned):
+    _, document, _ = run("candidates=hybrid", "top_k=200")
+    measured = document["_metadata"]["measurements"]["synthetic"]
+    assert list(measured) == ["bm25", "retriever", "hybrid", "base", "finetuned"]
+    assert measured["finetuned"]["facts"]["ms_per_query"] >= measured["hybrid"]["facts"]["ms_per_query"] > 0
+
+
 def test_a_run_without_the_base_keeps_its_numbers_while_they_hold(run, tuned):
     _, document, _ = run("eval_bm25=false")
     _, later, log = run("eval_bm25=false", "eval_base=false")

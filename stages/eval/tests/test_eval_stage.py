@@ -150,6 +150,16 @@ def test_a_reranker_behind_the_embedding_model_is_one_more_system(run_dir, tuned
     assert set(document["test_sets"]["people"]) == {"base", "finetuned"}
 
 
+def test_a_reranker_behind_the_hybrid_ranking(run_dir, tuned, tiny_reranker, capsys):
+    asked = (f"reranker_model={tiny_reranker}", "top_k=4", "k_values=[1, 3]", "eval_base=false", "candidates=hybrid")
+    _, document, _ = run(run_dir, *asked)
+    candidates = document["_metadata"]["candidates"]["synthetic"]
+    assert (candidates["system"], candidates["top_k"]) == ("hybrid", 4)
+    assert {("finetuned", "hybrid"), ("hybrid", "reranked")} <= {(x["a"], x["b"]) for x in document["comparisons"]}
+    assert (run_dir / "stage3_eval" / "people" / "hybrid_candidates.jsonl").is_file()
+    assert "from hybrid on people" in capsys.readouterr().out
+
+
 def test_vectors_of_an_earlier_run_are_used_again(run_dir, tuned):
     run(run_dir, "eval_base=false")
     _, document, log = run(run_dir, "eval_base=false", "k_values=[1, 3]")  # other metrics: everything is measured anew

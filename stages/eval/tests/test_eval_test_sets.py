@@ -11,7 +11,7 @@ from pipeline_eval.test_sets import FURTHER, GUARD, HUMAN, MAIN, kind_of, load_t
 
 from pipeline.errors import PipelineError
 from pipeline.records.beir import TestSet, write_beir
-from pipeline.schemas.eval import EmbedEvalConfig
+from pipeline.schemas.eval import EmbedEvalConfig, RerankEvalConfig
 
 
 def load(run_dir, corpus_dir="documents", own_corpus="documents", sets=("people",), **keys):
@@ -98,6 +98,14 @@ def test_further_sets_bring_their_own_corpus(run_dir, tiny):
 def test_two_sets_of_one_name_and_names_of_own_folders_are_refused():
     config = EmbedEvalConfig(test_sets={"synthetic": "x", "cache_embeddings": "y"}, guard_sets={"a b": "z"})
     assert [key for key, _ in config.problems()] == ["test_sets", "test_sets", "guard_sets"]
+
+
+@pytest.mark.parametrize("schema", [EmbedEvalConfig, RerankEvalConfig])
+def test_names_of_services_are_checked_too_and_hybrid_candidates_need_the_hybrid(schema):
+    assert schema(nim_urls={"gpu-7": "http://a"}, candidates="hybrid").problems() == []
+    config = schema(nim_urls={"a b": "http://a", "../x": "http://b"}, candidates="hybrid", eval_bm25=False)
+    assert [key for key, _ in config.problems()] == ["nim_urls", "nim_urls", "candidates"]
+    assert [key for key, _ in schema(candidates="hybrid", eval_hybrid=False).problems()] == ["candidates"]
 
 
 def test_few_questions_are_warned_of(run_dir, logged):

@@ -145,7 +145,7 @@ def test_forms_are_systems_made_of_one_encoding(evaluate, encoded, run_dir, caps
     assert all(item["a"] == "base" for item in document["comparisons"])
     assert "base@32 is not clearly different from base on synthetic" in capsys.readouterr().out
 
-    family, results = EMBED.with_variants(["32", "8", "int8", "binary"]), EvalResults.load(run_dir / "stage3_eval")
+    family, results = EMBED.with_more(names), EvalResults.load(run_dir / "stage3_eval")
     table = systems_table(family, results, "synthetic", "", 6)
     console = Console(width=140)
     with console.capture() as shown:

@@ -42,8 +42,7 @@ class Bench:
         """Rank every question of these test sets; every result is saved at once."""
         if not test_sets:
             return
-        ranked = self._derive if isinstance(system, DerivedSystem) else self._search
-        for found in ranked(system, test_sets):
+        for found in self._rank(system, test_sets):
             name = found.test_set.name
             before = sum(self._milliseconds(name, source) for source in getattr(system, "sources", ()))
             own = 1000 * found.answering / max(len(found.test_set.queries), 1)
@@ -70,6 +69,15 @@ class Bench:
         paths = [self._rankings.path(item.name, source) for item in test_sets for source in self._maker.sources]
         return sorted(path for path in paths if path.is_file())
 
+    def _rank(self, system: System, test_sets: list[TestSet]) -> Iterator[_Ranked]:
+        """Rankings of a system; those that others build on are kept."""
+        ranked = self._derive if isinstance(system, DerivedSystem) else self._search
+        for found in ranked(system, test_sets):
+            if system.name in self._maker.sources:
+                mark = self._mark(system, found.test_set)
+                self._rankings.keep(found.test_set.name, system.name, mark, self._depth, found.run)
+            yield found
+
     def _search(self, system: SearchSystem, test_sets: list[TestSet]) -> Iterator[_Ranked]:
         """A corpus that several test sets share is read once."""
         if test_sets and is_shared(system):
@@ -82,8 +90,6 @@ class Bench:
                     begin = time.monotonic()
                     run = index.search(item.queries, self._depth)
                     answering = time.monotonic() - begin
-                    if system.name in self._maker.sources:
-                        self._rankings.keep(item.name, system.name, self._mark(system, item), self._depth, run)
                     yield _Ranked(item, run, opened + answering, answering, index.facts)
 
     def _derive(self, system: DerivedSystem, test_sets: list[TestSet]) -> Iterator[_Ranked]:
@@ -106,7 +112,7 @@ class Bench:
             for item in test_sets
         }
         missing = [item for item in test_sets if kept[item.name] is None]
-        again = {found.test_set.name: found.run for found in self._search(system, missing)}
+        again = {found.test_set.name: found.run for found in self._rank(system, missing)} if missing else {}
         return {name: again[name] if run is None else run for name, run in kept.items()}
 
     def _mark(self, system: System, item: TestSet) -> str:

@@ -42,7 +42,7 @@ class EmbedSystems(SystemMaker):
 
     @property
     def candidates(self) -> tuple[str, int] | None:
-        return (self.dense, self.config.top_k) if self.config.reranker_model else None
+        return (self.source, self.config.top_k) if self.config.reranker_model else None
 
     def untoggled(self) -> list[str]:
         if not getattr(self.config, f"eval_{self.dense}"):
@@ -55,7 +55,7 @@ class EmbedSystems(SystemMaker):
         return [*self.variants, *(["reranked"] if self.candidates else [])]
 
     def own_builders(self) -> dict[str, Callable[[], System]]:
-        found = {"base": self._base, "finetuned": self._finetuned, "nim": self._nim}
+        found = {"base": self._base, "finetuned": self._finetuned}
         found |= {name: partial(self._variant, form) for name, form in self.variants.items()}
         return {**found, "reranked": self._reranked} if self.candidates else found
 
@@ -82,10 +82,10 @@ class EmbedSystems(SystemMaker):
         source = self.make(self.dense)
         return VariantSystem(source, form_named(form, source.contract.normalize))
 
-    def _nim(self) -> ServedEmbedder:
+    def service(self, system: str, name: str) -> ServedEmbedder:
         taken_for = self.make(self.dense)  # the prefixes, where the service does not put them itself, are this model's
-        client = embedding_client(self.config, self.start_hint, taken_for.contract)
-        return ServedEmbedder(client, self.config.corpus_chunk_size, self.finetuned_content, self.scratch)
+        client = embedding_client(self.config, self.start_hint, taken_for.contract, name)
+        return ServedEmbedder(client, self.config.corpus_chunk_size, self.finetuned_content, self.scratch, system)
 
     def _reranked(self) -> RerankSystem:
         reference = str(self.config.reranker_model)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pipeline.records.beir import TestSet
 from pipeline.records.results import Facts
-from pipeline_eval.identity import Identity
+from pipeline_eval.identity import Identity, System
 from pipeline_eval.metrics import Run
 
 SMOOTHING = 60
@@ -30,6 +30,13 @@ class HybridSystem:
     depth: int = DEPTH
     name: str = "hybrid"
     facts: Facts = Facts()
+
+    @classmethod
+    def of(cls, systems: Sequence[System], depth: int) -> HybridSystem:
+        """The first `depth` passages of each of `systems`, whose identities make up its own."""
+        names, parts = [item.name for item in systems], [item.identity.digest() for item in systems]
+        content = f"reciprocal rank fusion of the first {depth} of {', '.join(parts)}"
+        return cls(tuple(names), Identity(f"{' and '.join(names)}, fused by rank", content), depth)
 
     @contextmanager
     def start(self) -> Iterator[HybridSystem]:

@@ -41,6 +41,12 @@ class Ledger:
     def earlier_metadata(self) -> dict[str, Any]:
         return self._earlier.metadata if self._earlier else {}
 
+    @property
+    def earlier_systems(self) -> list[str]:
+        """Systems of which an earlier run left numbers of any test set."""
+        found = self._earlier.provenance.values() if self._earlier else ()
+        return list(dict.fromkeys(system for systems in found for system in systems))
+
     def reuse(self, system: str, identity: Identity) -> list[TestSet]:
         """Take over the earlier numbers of a system that still hold; returns the test sets that must be measured."""
         open_sets = [item for item in self.test_sets if not self._take_over(system, item.name, identity)]

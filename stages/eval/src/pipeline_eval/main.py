@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from pipeline.errors import PipelineError
+from pipeline.records.results import is_served
 from pipeline.run.stage import StageResult, StageRun, run_stage
 from pipeline.schemas.eval import EvalConfig
 from pipeline_eval import outcome, report
@@ -18,7 +19,7 @@ from pipeline_eval.breakdown import Breakdown, explain
 from pipeline_eval.breakdown_page import console_lines, write_breakdowns
 from pipeline_eval.cache import VectorCache
 from pipeline_eval.crew import Crew
-from pipeline_eval.drift import Deltas, metric_deltas
+from pipeline_eval.drift import metric_deltas
 from pipeline_eval.families import EvalFamily, family_of
 from pipeline_eval.follow import follow
 from pipeline_eval.judge import compare_systems, headline_metrics, pick
@@ -34,7 +35,7 @@ def main(config: EvalConfig, run: StageRun) -> StageResult:
     try:
         family = family_of(config)
         start_hint = f"pipeline {run.family.name} deploy{run.config_hint} detach=true"
-        maker = family.systems(config, run.command_line, run.folder, start_hint, crew)
+        maker = family.systems(config, run.command_line, run.folder, start_hint, crew, run.explicit)
         if crew.leads:
             result = evaluate(config, run, family, maker, crew)
             crew.give(None)
@@ -50,35 +51,39 @@ def evaluate(config: EvalConfig, run: StageRun, family: EvalFamily, maker: Syste
     k_values = sorted(set(config.k_values))
     cache = VectorCache(config.cache_embeddings_dir, config.cache_max_gb)
     asked = maker.asked()
-    nim = maker.make("nim") if "nim" in asked else None
-    if nim:
-        nim.client.connect()  # before any long work
+    services = {name: maker.make(name) for name in asked if is_served(name)}
+    served = Served({name: service.client for name, service in services.items()})
+    served.connect()
     test_sets = load_test_sets(config)
     ledger = Ledger(run.folder, test_sets, k_values)
     bench = Bench(maker, ledger, crew)
-    served = Served(nim.client if nim else None, ledger.earlier_metadata.get("nim_diagnostics"))
+    names = maker.names(ledger.earlier_systems)
+    family = family.with_more(names)
 
-    for name in maker.names:
-        if nim and name == "nim":
-            with served.keep_failure():
-                bench.measure(nim, test_sets)
+    for name in names:
+        if name in served.working:
+            with served.keep_failure(name):
+                bench.measure(services[name], test_sets)
+        elif name in served.failures:
+            continue
         elif name in asked:
             system = maker.make(name)
             bench.measure(system, ledger.reuse(name, system.identity))
         elif identity := maker.identity_of(name):
             ledger.reuse(name, identity)  # not asked for now: earlier numbers stay while they hold
-    if served.failure and not all(ledger.results.systems(item.name) for item in test_sets):
-        ledger.results.metadata = outcome.metadata(config, ledger, {}, {}, served.diagnostics)
+    diagnostics = served.diagnostics(ledger.earlier_metadata)
+    if served.failures and not all(ledger.results.systems(item.name) for item in test_sets):
+        ledger.results.metadata = outcome.metadata(config, ledger, {}, {}, diagnostics)
         ledger.save()
-        raise PipelineError(served.failure)  # it was the only system: there is nothing else to show
+        raise PipelineError("; ".join(served.failures.values()))  # there is nothing else to show
     ledger.drop_the_rest()
 
     headline = headline_metrics(k_values)
     results = ledger.results
     results.comparisons = [found for item in test_sets for found in _compare(item.name, ledger, family, config)]
-    deltas = _drift(ledger, config)
+    drift = _drift(ledger, config)
     ceilings = bench.ceilings(test_sets)
-    results.metadata = outcome.metadata(config, ledger, ceilings, deltas, served.diagnostics)
+    results.metadata = outcome.metadata(config, ledger, ceilings, drift, diagnostics)
     saved = ledger.save()
     breakdowns = _break_down(ledger, family, headline[0])
     pages = [
@@ -89,17 +94,17 @@ def evaluate(config: EvalConfig, run: StageRun, family: EvalFamily, maker: Syste
         )
     ]
     cache.tidy()
-    if nim and not deltas and not served.failure:
+    if any(name not in drift for name in served.working):
         run.log.warning("the served model has no checkpoint to be compared with: measure the tuned model too")
-    _show(config, family, ledger, ceilings, deltas, headline[0], breakdowns)
+    _show(config, family, ledger, ceilings, drift, headline[0], breakdowns)
     return StageResult(
         outputs=[saved, *ledger.score_files(), *bench.files(test_sets), *pages],
         counts={item.name: {"questions": len(item.queries), "passages": len(item.corpus)} for item in test_sets},
         metrics=outcome.main_numbers(ledger, headline),
         headline=outcome.headline_rows(family, ledger, headline[0]),
         next_command=outcome.next_command(run, ledger),
-        failure=outcome.failure(config, family, ledger, deltas, headline, served.failure),
-        effective=outcome.standing_toggles(config, ledger) if nim else {},
+        failure=outcome.failure(config, family, ledger, drift, headline, served),
+        effective=outcome.standing_toggles(config, ledger) if services else {},
     )
 
 
@@ -116,15 +121,16 @@ def _scores_by(metric: str, test_set: str, ledger: Ledger) -> dict[str, np.ndarr
     return {system: np.array([item[metric] for item in found.values()]) for system, found in scores.items()}
 
 
-def _drift(ledger: Ledger, config: EvalConfig) -> dict[str, Deltas]:
-    """Test set -> differences between checkpoint and served model, where both are known."""
-    return {
-        name: metric_deltas(
-            systems["finetuned"], systems["nim"], config.nim_metric_tolerance, config.nim_metric_low_k_tolerance
-        )
-        for name, systems in ledger.results.measurements.items()
-        if "finetuned" in systems and "nim" in systems
-    }
+def _drift(ledger: Ledger, config: EvalConfig) -> outcome.Drift:
+    """Differences between checkpoint and each served model, where both are known."""
+    tolerances = config.nim_metric_tolerance, config.nim_metric_low_k_tolerance
+    found: outcome.Drift = {}
+    for test_set, measured in ledger.results.measurements.items():
+        served = [name for name in ledger.results.systems(test_set) if is_served(name)]
+        for system in served if "finetuned" in measured else ():
+            deltas = metric_deltas(measured["finetuned"], measured[system], *tolerances)
+            found.setdefault(system, {})[test_set] = deltas
+    return found
 
 
 def _break_down(ledger: Ledger, family: EvalFamily, metric: str) -> dict[str, list[Breakdown]]:
@@ -143,7 +149,7 @@ def _show(
     family: EvalFamily,
     ledger: Ledger,
     ceilings: dict[str, dict[str, Any]],
-    deltas: dict[str, Deltas],
+    drift: outcome.Drift,
     metric: str,
     breakdowns: dict[str, list[Breakdown]],
 ) -> None:
@@ -155,8 +161,9 @@ def _show(
         console.print(report.systems_table(family, results, item.name, kind, len(item.queries)))
         if table := report.comparison_table(family, results, item.name):
             console.print(table)
-        if item.name in deltas:
-            console.print(report.drift_table(family, deltas[item.name], item.name))
+        for system, deltas in drift.items():
+            if item.name in deltas:
+                console.print(report.drift_table(family, deltas[item.name], item.name, system))
         for found in breakdowns[item.name][:1]:
             _say(console, console_lines(found, family.titles))
     for item in ledger.test_sets:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.records.results import SYSTEMS
+from pipeline.records.results import SYSTEMS, is_served
 from pipeline.run.stage import StageRun
 from pipeline.schemas.eval import EvalConfig
 from pipeline_eval import report
@@ -12,6 +12,7 @@ from pipeline_eval.drift import Deltas, drifted
 from pipeline_eval.families import EvalFamily
 from pipeline_eval.judge import pick
 from pipeline_eval.ledger import Ledger
+from pipeline_eval.served import ENDPOINTS, SERVED, Served, called
 from pipeline_eval.test_sets import kind_of
 
 _MODEL_KEYS = {
@@ -22,26 +23,24 @@ _MODEL_KEYS = {
     "reranked": "reranker_model",
 }
 """System -> the key that names its model."""
+Drift = dict[str, dict[str, Deltas]]
+"""Served system -> test set -> differences to the checkpoint."""
 
 
 def metadata(
     config: EvalConfig,
     ledger: Ledger,
     ceilings: dict[str, dict[str, Any]],
-    deltas: dict[str, Deltas],
-    diagnostics: dict[str, Any] | None,
+    drift: Drift,
+    diagnostics: dict[str, dict[str, Any] | None],
 ) -> dict[str, Any]:
-    """`_metadata` of the results. `diagnostics`: what the client of the served model saw, now or in an earlier run."""
+    """`_metadata` of the results. `diagnostics`: what the clients of services saw, now or in an earlier run."""
     there = {system for systems in ledger.results.measurements.values() for system in systems}
-    comparison = {
-        "kind": "aggregate_behavioral_metric_drift",
-        "model_identity_proof": False,
-        "within_tolerance": not any(drifted(item) for item in deltas.values()),
-        "fail_on_drift": config.fail_on_nim_metric_drift,
-        "deltas": deltas.get(ledger.results.main),
-        "test_sets": {name: item for name, item in deltas.items() if name != ledger.results.main},
+    services = {
+        system: _of_service(config, ledger.results.main, drift.get(system, {}), known)
+        for system, known in diagnostics.items()
+        if known and (system in there or "error" in known)
     }
-    served = diagnostics if "nim" in there or (diagnostics and "error" in diagnostics) else None
     return {
         "eval_data_path": config.eval_data_path,
         "k_values": ledger.k_values,
@@ -50,10 +49,8 @@ def metadata(
             for system, key in _MODEL_KEYS.items()
             if hasattr(config, key)
         },
-        "nim_url": served["url"] if served else None,
-        "nim_model": served["requested_model"] if served else None,
-        "nim_diagnostics": served,
-        "nim_metric_comparison": comparison if deltas else None,
+        **services.pop(SERVED, dict.fromkeys(_SERVICE_KEYS)),
+        ENDPOINTS: services,
         "candidates": ceilings,
         "test_sets": {
             item.name: {
@@ -65,6 +62,25 @@ def metadata(
             for item in ledger.test_sets
         },
     }
+
+
+_SERVICE_KEYS = ("nim_url", "nim_model", "nim_diagnostics", "nim_metric_comparison")
+
+
+def _of_service(
+    config: EvalConfig, main: str, deltas: dict[str, Deltas], diagnostics: dict[str, Any]
+) -> dict[str, Any]:
+    """What is known of one service, by `_SERVICE_KEYS`."""
+    comparison = {
+        "kind": "aggregate_behavioral_metric_drift",
+        "model_identity_proof": False,
+        "within_tolerance": not any(drifted(item) for item in deltas.values()),
+        "fail_on_drift": config.fail_on_nim_metric_drift,
+        "deltas": deltas.get(main),
+        "test_sets": {name: item for name, item in deltas.items() if name != main},
+    }
+    known = (diagnostics["url"], diagnostics["requested_model"], diagnostics, comparison if deltas else None)
+    return dict(zip(_SERVICE_KEYS, known, strict=True))
 
 
 def _model_of(ledger: Ledger, system: str) -> str:
@@ -104,20 +120,20 @@ def failure(
     config: EvalConfig,
     family: EvalFamily,
     ledger: Ledger,
-    deltas: dict[str, Deltas],
+    drift: Drift,
     headline: list[str],
-    served: str | None,
+    served: Served,
 ) -> str | None:
-    """What the gates found, after everything was saved. `served`: why the served model has no numbers."""
+    """What the gates found, after everything was saved; the services of this run alone decide about drift."""
     found = _regressions(config, family, ledger, headline) if config.fail_on_regression else []
-    if served:
-        found.append(served)
-    elif config.fail_on_nim_metric_drift:
+    found += served.failures.values()
+    for system in served.working if config.fail_on_nim_metric_drift else ():
+        deltas = drift.get(system, {})
         outside = [f"{metric} on {name}" for name, item in deltas.items() for metric in drifted(item)]
         if not deltas:
-            found.append("the served model has no checkpoint to be compared with (fail_on_nim_metric_drift)")
+            found.append(f"the {called(system)} has no checkpoint to be compared with (fail_on_nim_metric_drift)")
         if outside:
-            found.append(f"the served model drifts from its checkpoint: {', '.join(outside)}")
+            found.append(f"the {called(system)} drifts from its checkpoint: {', '.join(outside)}")
     return "; ".join(found) or None
 
 
@@ -140,16 +156,16 @@ def standing_toggles(config: EvalConfig, ledger: Ledger) -> dict[str, bool]:
     return {
         f"eval_{system}": True
         for system in SYSTEMS
-        if system != "nim"
+        if system != SERVED
         and hasattr(config, f"eval_{system}")
         and all(system in ledger.results.systems(item.name) for item in ledger.test_sets)
     }
 
 
 def next_command(run: StageRun, ledger: Ledger) -> str | None:
-    """Nothing follows once the served model was measured."""
+    """Nothing follows once a served model was measured."""
     there = ledger.results.systems(ledger.results.main)
-    if "nim" in there:
+    if any(map(is_served, there)):
         return None
     stage = "export" if "finetuned" in there else "finetune"
     return f"pipeline {run.family.name} {stage}{run.config_hint}"

@@ -11,6 +11,7 @@ from pipeline.records.results import EvalResults, Facts, metric_names
 from pipeline_eval.drift import Deltas
 from pipeline_eval.families import EvalFamily
 from pipeline_eval.judge import GROUPS, pick
+from pipeline_eval.served import called
 
 _VERDICTS = {"better": "better", "worse": "worse", "indistinguishable": "no clear difference"}
 _COLOURS = {"better": "green", "worse": "red", "indistinguishable": "default"}
@@ -66,11 +67,11 @@ def comparison_table(family: EvalFamily, results: EvalResults, test_set: str) ->
     return table
 
 
-def drift_table(family: EvalFamily, deltas: Deltas, test_set: str) -> Table:
-    """Checkpoint against served model, each metric with its tolerance."""
-    table = Table(title=f"{test_set}: tuned checkpoint -> served model", title_justify="left", min_width=60)
+def drift_table(family: EvalFamily, deltas: Deltas, test_set: str, system: str) -> Table:
+    """Checkpoint against a served model, each metric with its tolerance."""
+    table = Table(title=f"{test_set}: tuned checkpoint -> {called(system)}", title_justify="left", min_width=60)
     table.add_column("metric")
-    for heading in ("checkpoint", "nim", "difference", "tolerance", ""):
+    for heading in ("checkpoint", system, "difference", "tolerance", ""):
         table.add_column(heading, justify="right")
     for group in deltas.values():
         for name, item in group.items():

@@ -35,7 +35,7 @@ class RerankSystems(SystemMaker):
 
     @property
     def candidates(self) -> tuple[str, int]:
-        return self.dense, self.config.top_k
+        return self.source, self.config.top_k
 
     @cached_property
     def first_stage(self) -> str:
@@ -67,7 +67,6 @@ class RerankSystems(SystemMaker):
             "retriever": lambda: self._first_stage("retriever", self.first_stage),
             "base": self._base,
             "finetuned": self._finetuned,
-            "nim": self._nim,
         }
         before = self._before
         return {**found, "base_retriever": lambda: self._first_stage("base_retriever", before)} if before else found
@@ -104,11 +103,12 @@ class RerankSystems(SystemMaker):
         contract = self._checked(self.finetuned_contract("rerank", self._configured), folder)
         return self.reranker("finetuned", folder, self.finetuned_content, contract, self.options(None))
 
-    def _nim(self) -> ServedReranker:
-        client = ranking_client(self.config, self.start_hint)
+    def service(self, system: str, name: str) -> ServedReranker:
+        client = ranking_client(self.config, self.start_hint, name)
         source, top_k = self.candidates
         first = self.make(source).identity
-        return ServedReranker(client, self.finetuned_content, source, first, top_k, self.config.corpus_chunk_size)
+        chunk = self.config.corpus_chunk_size
+        return ServedReranker(client, self.finetuned_content, source, first, top_k, chunk, system)
 
     @property
     def _configured(self) -> EncodingContract:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from pipeline.assets import model_content, resolve_model
 from pipeline.contract import EncodingContract, contract_of_model
 from pipeline.errors import PipelineError
-from pipeline.records.results import SYSTEMS, VARIANT, in_order
+from pipeline.records.results import SYSTEMS, VARIANT, in_order, is_served
 from pipeline.retrieval.encoder import LoadOptions
 from pipeline.retrieval.hardware import encode_batch_tokens, pick_device, pick_dtype
 from pipeline.retrieval.world import World
 from pipeline.schemas.eval import EvalConfig
 from pipeline_eval.bm25 import Bm25System
 from pipeline_eval.fusion import DEPTH, HybridSystem
-from pipeline_eval.identity import DerivedSystem, Identity, System
+from pipeline_eval.identity import Identity, System
 from pipeline_eval.loaded import Compute
 from pipeline_eval.rerank import RerankSystem
 
@@ -38,6 +38,7 @@ class SystemMaker(ABC):
     scratch: Path
     start_hint: str
     world: World = World()
+    explicit: frozenset[str] = frozenset()
     _made: dict[str, System] = field(default_factory=dict)
 
     @property
@@ -51,12 +52,27 @@ class SystemMaker(ABC):
         """System and number of the passages that rerankers get, or None where there is no reranker."""
 
     @abstractmethod
+    def service(self, system: str, name: str) -> System:
+        """One of `services`; `name` is its name in `nim_urls`, empty for `nim_url`."""
+
+    @abstractmethod
     def own_builders(self) -> dict[str, Callable[[], System]]:
-        """Systems by name, beside BM25 and the hybrid one, as far as the configuration describes them."""
+        """Systems by name, beside BM25, the hybrid one and services, as far as the configuration describes them."""
 
     @abstractmethod
     def untoggled(self) -> list[str]:
         """Systems to measure that have no key of their own to turn them off."""
+
+    @property
+    def source(self) -> str:
+        """The system whose passages rerankers put in order."""
+        return "hybrid" if self.config.candidates == "hybrid" else self.dense
+
+    @property
+    def services(self) -> list[str]:
+        """What `eval_nim` measures: `nim@NAME` of `nim_urls`, and `nim` where that is all or somebody set `nim_url`."""
+        named = [f"nim{VARIANT}{name}" for name in self.config.nim_urls]
+        return ["nim", *named] if not named or "nim_url" in self.explicit else named
 
     @property
     def sources(self) -> set[str]:
@@ -67,7 +83,13 @@ class SystemMaker(ABC):
     @property
     def depth(self) -> int:
         """Passages of each question that the systems above need from their sources."""
-        return max(DEPTH if self.config.eval_hybrid else 1, self.candidates[1] if self.candidates else 1)
+        return max(self._fused if self.config.eval_hybrid else 1, self.candidates[1] if self.candidates else 1)
+
+    @property
+    def _fused(self) -> int:
+        """Passages of each ranking that are fused: as many as metrics and rerankers look at."""
+        asked = self.candidates[1] if self.candidates and self.source == "hybrid" else 1
+        return max(DEPTH, asked, *self.config.k_values)
 
     def asked(self) -> list[str]:
         """Names of the systems to measure, in their order, without a tuned model that is not there.
@@ -81,15 +103,24 @@ class SystemMaker(ABC):
             raise PipelineError(f"nothing to measure: {toggles} are all false")
         if "finetuned" in names and not self.has_finetuned:
             self._skip_finetuned(names)
+        if "nim" in names:
+            names = names - {"nim"} | set(self.services)
         names |= set(self.untoggled())
         if self.config.eval_hybrid and {"bm25", self.dense} <= names:
             names.add("hybrid")
-        return [name for name in self.names if name in names]
+        return [name for name in self.names() if name in names]
 
-    @property
-    def names(self) -> list[str]:
-        """Every system that this configuration may measure, in the order in which it is measured."""
-        return in_order([*SYSTEMS, *self.variants])
+    def names(self, earlier: Iterable[str] = ()) -> list[str]:
+        """Every system that this configuration may measure, in the order in which it is measured.
+
+        `earlier`: systems that were measured before; of these, services that are not asked for now stay.
+        """
+        services = [name for name in earlier if is_served(name)]
+        found = in_order(dict.fromkeys([*SYSTEMS, *self.variants, *self.services, *services]))
+        if self.source == "hybrid":  # before the rerankers that put it in order
+            found.remove("hybrid")
+            found.insert(found.index(self.dense) + 1, "hybrid")
+        return found
 
     @property
     def variants(self) -> dict[str, str]:
@@ -114,6 +145,8 @@ class SystemMaker(ABC):
 
     def identity_of(self, name: str) -> Identity | None:
         """What a system not asked for is now, or None where that cannot be told (then its earlier numbers fall)."""
+        if is_served(name):
+            name = "nim"  # every service stands for the same checkpoint, wherever it runs
         if name not in self._builders or (name == "finetuned" and not self.has_finetuned):
             return None
         try:
@@ -124,13 +157,12 @@ class SystemMaker(ABC):
 
     @cached_property
     def _builders(self) -> dict[str, Callable[[], System]]:
-        return {"bm25": lambda: Bm25System(self.config.bm25_fields), "hybrid": self._hybrid, **self.own_builders()}
+        services = {name: partial(self.service, name, name.partition(VARIANT)[2]) for name in ("nim", *self.services)}
+        fixed = {"bm25": lambda: Bm25System(self.config.bm25_fields), "hybrid": self._hybrid}
+        return {**fixed, **services, **self.own_builders()}
 
-    def _hybrid(self) -> DerivedSystem:
-        sources, depth = (self.dense, "bm25"), max(DEPTH, *self.config.k_values)
-        parts = [self.make(name).identity.digest() for name in sources]
-        content = f"reciprocal rank fusion of the first {depth} of {', '.join(parts)}"
-        return HybridSystem(sources, Identity(f"{' and '.join(sources)}, fused by rank", content), depth)
+    def _hybrid(self) -> HybridSystem:
+        return HybridSystem.of([self.make(self.dense), self.make("bm25")], self._fused)
 
     @property
     def has_finetuned(self) -> bool:

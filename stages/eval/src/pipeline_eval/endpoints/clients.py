@@ -209,12 +209,14 @@ class RankingClient(Client[Candidates]):
         }
 
 
-def embedding_client(config: EmbedEvalConfig, start_hint: str, contract: EncodingContract) -> EmbeddingClient:
-    """The client that a configuration describes. `contract`: of the model that is taken to be served."""
+def embedding_client(
+    config: EmbedEvalConfig, start_hint: str, contract: EncodingContract, name: str = ""
+) -> EmbeddingClient:
+    """The client of one of `nim_urls`, or of `nim_url`. `contract`: of the model that is taken to be served."""
     api = EMBEDDING[config.nim_api]
     prefixes = not api.prompts if config.nim_prefixes == "auto" else config.nim_prefixes == "client"
     return EmbeddingClient(
-        _http(config, start_hint),
+        _http(config, start_hint, name),
         api,
         config.nim_model,
         config.nim_batch_size,
@@ -225,18 +227,19 @@ def embedding_client(config: EmbedEvalConfig, start_hint: str, contract: Encodin
     )
 
 
-def ranking_client(config: RerankEvalConfig, start_hint: str) -> RankingClient:
-    """The client that a configuration describes."""
-    http, api = _http(config, start_hint), RANKING[config.nim_api]
+def ranking_client(config: RerankEvalConfig, start_hint: str, name: str = "") -> RankingClient:
+    """The client of one of `nim_urls`, or of `nim_url`."""
+    http, api = _http(config, start_hint, name), RANKING[config.nim_api]
     return RankingClient(http, api, config.nim_model, config.nim_batch_size, config.nim_truncate)
 
 
-def _http(config: EvalConfig, start_hint: str) -> Http:
+def _http(config: EvalConfig, start_hint: str, name: str) -> Http:
     return Http(
-        config.nim_url,
+        config.nim_urls[name] if name else config.nim_url,
         config.nim_timeout,
         config.nim_max_retries,
         config.nim_api_key_env,
         start_hint,
         config.nim_concurrency,
+        key=f"nim_urls.{name}" if name else "nim_url",
     )

@@ -40,14 +40,14 @@ class ServedEmbedder:
         plain = EncodingContract()  # title and text are joined as everywhere; prefixes are the client's concern
         texts = [plain.format_passage(item.text, item.title) for item in corpus.values()]
         begin = time.monotonic()
-        with progress("nim: passages", len(texts), "texts") as shown:
+        with progress(f"{self.name}: passages", len(texts), "texts") as shown:
             chunks = (
                 texts[start : start + self.corpus_chunk_size] for start in range(0, len(texts), self.corpus_chunk_size)
             )
             parts = (self.client.embed(chunk, "passage", shown.advance) for chunk in chunks)
             vectors = stored(parts, len(texts), self.scratch)
         rate = len(texts) / max(time.monotonic() - begin, 1e-9)
-        logging.getLogger("pipeline").info(f"nim: {len(texts)} passages encoded over HTTP, {rate:.0f} texts/s")
+        logging.getLogger("pipeline").info(f"{self.name}: {len(texts)} passages encoded over HTTP, {rate:.0f} texts/s")
         yield VectorIndex(
             list(corpus),
             vectors,

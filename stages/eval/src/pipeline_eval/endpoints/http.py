@@ -57,6 +57,7 @@ class Http:
     """One service. Texts and API key go to `url` alone: redirects are not followed.
 
     Attributes:
+        key: configuration key with the address, for messages.
         max_retries: repeats of one request after overload (429), server errors, lost connections, unusable replies.
         key_env: environment variable that holds the API key; None where the service needs none.
         start_hint: the command that starts the service, shown when it is not there.
@@ -76,13 +77,14 @@ class Http:
     start_hint: str = "pipeline embed deploy detach=true"
     at_once: int = 4
     first_wait: float = 0.5
+    key: str = "nim_url"
     retried: int = 0
     unusable: int = 0
     _ending: threading.Event = field(default_factory=threading.Event, repr=False)
     _counting: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
-        self.host = _host_of(self.url)
+        self.host = _host_of(self.url, self.key)
         self.url = self.url.rstrip("/")
 
     @cached_property
@@ -165,7 +167,7 @@ class Http:
             raise _TryAgain(f"status {status}", _retry_after(reply))
         if status != 200:
             message = f"{self.url}{path} refuses the request: {status} {self._shown(reply)}"
-            raise Refused(message, _refusal_fix(status), status)
+            raise Refused(message, _refusal_fix(status, self.key), status)
         try:
             return read(reply)
         except _UNREADABLE as error:
@@ -178,7 +180,7 @@ class Http:
             return self._client.post(self.url + path, json=body)
         except httpx.ConnectError as error:
             if body is None:  # the first look at a service that is not there
-                fix = f"start it: `{self.start_hint}`, or set nim_url"
+                fix = f"start it: `{self.start_hint}`, or set {self.key}"
                 raise PipelineError(f"no service at {self.url}: {error}", fix=fix) from error
             raise _TryAgain(str(error)) from error
         except (httpx.TransportError, httpx.DecodingError) as error:
@@ -189,18 +191,18 @@ class Http:
         return (text.replace(self._key, "***") if self._key else text)[:_SHOWN]
 
 
-def _host_of(url: str) -> str:
+def _host_of(url: str, key: str) -> str:
     try:
         parts = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise PipelineError(f"nim_url={url!r} is no address: {error}", fix="write http://HOST:PORT") from error
+        raise PipelineError(f"{key}={url!r} is no address: {error}", fix="write http://HOST:PORT") from error
     if parts.userinfo:
         raise PipelineError(
-            "nim_url holds a user's name: it would be written into results and logs",
+            f"{key} holds a user's name: it would be written into results and logs",
             fix="put the key into an environment variable and name that in nim_api_key_env",
         )
     if parts.scheme not in ("http", "https") or not parts.host:
-        raise PipelineError(f"nim_url={url!r} is no http(s) address", fix="write http://HOST:PORT")
+        raise PipelineError(f"{key}={url!r} is no http(s) address", fix="write http://HOST:PORT")
     return parts.host
 
 
@@ -216,13 +218,13 @@ def _key_of(variable: str | None) -> str:
     return key
 
 
-def _refusal_fix(status: int) -> str:
+def _refusal_fix(status: int, key: str) -> str:
     if status in (401, 403):
         return "name the environment variable that holds the service's API key: nim_api_key_env=NAME"
     if status in (404, 405):
-        return "does the service speak another API (nim_api), or does nim_url hold a path such as /v1 (leave it out)?"
+        return f"does the service speak another API (nim_api), or does {key} hold a path such as /v1 (leave it out)?"
     if 300 <= status < 400:
-        return "set nim_url to the address that the service itself has: redirects are not followed"
+        return f"set {key} to the address that the service itself has: redirects are not followed"
     return "texts too long or too many for the service (nim_truncate, nim_batch_size), or another API (nim_api)?"
 
 

@@ -58,7 +58,7 @@ class ServedRanker:
     def rank(self, test_set: TestSet, rankings: Sequence[Run]) -> Run:
         system = self._system
         pairs = sum(min(len(ranking), system.top_k) for ranking in rankings[0].values())
-        with progress(f"nim: pairs of {test_set.name}", pairs, "pairs") as shown:
+        with progress(f"{system.name}: pairs of {test_set.name}", pairs, "pairs") as shown:
 
             def score(queries: Sequence[str], passages: Sequence[str]) -> np.ndarray:
                 return system.client.score(queries, passages, shown.advance)
