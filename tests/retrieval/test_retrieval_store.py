@@ -22,6 +22,7 @@ from pipeline.retrieval.encode_corpus import Batches, encode_corpus
 from pipeline.retrieval.encoder import BiEncoder
 from pipeline.retrieval.vector_store import StoredPassages, VectorStore, hashes_of, store_key
 from pipeline.retrieval.world import World
+from pipeline.run.files import write_json
 
 KEY = {"model": "m", "contract": "c", "tokenizer": "t", "dtype": "float32"}
 DIMENSION = 8
@@ -208,6 +209,40 @@ def test_vectors_made_in_a_place_of_their_own_are_given_to_all(tmp_path):
     assert not (tmp_path / ".fresh-1").exists() and (shared.folder / "key.json").is_file()
     assert not shared.missing("passage", hashes).any()
     assert held.take(np.arange(2)).tolist() == [[0.5, 0.5]] * 2, "who reads them goes on"
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "cut off"])
+def test_a_shard_that_another_run_brings_at_the_same_moment_is_as_good(tmp_path, monkeypatch, whole):
+    """Between our look and our rename the place is taken."""
+    store, hashes, ones = VectorStore(tmp_path, KEY, normalized=True), hashes_of(["a"]), np.ones((1, 2), np.float32)
+    real = os.replace
+    write_json(store.folder / "key.json", KEY)  # so that the first rename is the shard's
+
+    def late(source, target):
+        monkeypatch.setattr(os, "replace", real)
+        store.add("passage", hashes, ones)
+        if not whole:
+            cut(next(store.folder.glob("passage/*/vectors.npy")))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", late)
+    if whole:
+        store.add("passage", hashes, ones)
+        assert store.open("passage", hashes).take(np.array([0])).tolist() == [[1, 1]]
+    else:
+        with pytest.raises(OSError, match="not empty"):
+            store.add("passage", hashes, ones)
+    assert not list(tmp_path.glob("*/passage/.shard-*"))
+
+
+def test_vectors_of_ones_own_mend_a_shard_that_was_cut_off(tmp_path):
+    hashes, ones = hashes_of(["a"]), np.ones((1, 2), np.float32)
+    shared, own = (VectorStore(place, KEY, normalized=True) for place in (tmp_path, tmp_path / ".fresh-1"))
+    for store in (shared, own):
+        store.add("passage", hashes, ones)
+    cut(next(shared.folder.glob("passage/*/vectors.npy")))
+    own.publish(shared)
+    assert not shared.missing("passage", hashes).any() and len(list(shared.folder.glob("passage/*"))) == 1
 
 
 def test_no_text_at_all(tmp_path):

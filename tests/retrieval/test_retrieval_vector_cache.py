@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 
 import numpy as np
 import pytest
 
+from pipeline.errors import PipelineError
 from pipeline.retrieval.vector_cache import clock, in_use, prune
 from pipeline.retrieval.vector_store import VectorStore, hashes_of
 
@@ -84,3 +87,24 @@ def test_what_a_killed_process_left_is_removed_and_foreign_folders_are_not(tmp_p
     (foreign / "vectors.npy").write_text("mine")
     prune(tmp_path, most=0, since=clock(tmp_path))
     assert not (tmp_path / ".gone-x").exists() and (foreign / "vectors.npy").is_file()
+
+
+def test_a_shared_lock_is_asked_for_as_nfs_wants_it(tmp_path, monkeypatch):
+    def nfs(lock, how):
+        if how & fcntl.LOCK_SH and not lock.readable():
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", nfs)
+    with in_use(tmp_path):
+        assert clock(tmp_path) > 0
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOLCK, errno.ENOSYS])
+def test_a_folder_that_cannot_be_locked_is_named_with_its_key(tmp_path, monkeypatch, code):
+    def refused(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(PipelineError, match=str(tmp_path)) as caught, in_use(tmp_path):
+        pass
+    assert "cache_embeddings_dir" in caught.value.fix

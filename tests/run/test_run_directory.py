@@ -50,8 +50,11 @@ def test_a_lock_names_its_holder_and_dies_with_its_process(tmp_path: Path):
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     assert is_locked(tmp_path)
-    with pytest.raises(LockedError, match=str(holder.pid)), stage_lock(tmp_path):
-        pass
+    for file, fix in (("data.json", "wait until it ends"), ("service.json", "deploy-stop")):
+        (tmp_path / file).touch()
+        with pytest.raises(LockedError, match=str(holder.pid)) as caught, stage_lock(tmp_path):
+            pass
+        assert fix in caught.value.fix
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     holder.stdout.close()

@@ -31,9 +31,19 @@ def test_an_error_leaves_the_old_folder(tmp_path):
 
 
 def test_a_death_between_the_two_renames_is_mended(tmp_path):
-    (tmp_path / "onnx.old").mkdir()
-    (tmp_path / "onnx.old" / "good").touch()
-    (tmp_path / "onnx.tmp").mkdir()
+    (tmp_path / ".onnx.pipeline-old").mkdir()
+    (tmp_path / ".onnx.pipeline-old" / "good").touch()
+    (tmp_path / ".onnx.pipeline-tmp").mkdir()
     with pytest.raises(RuntimeError), replacing_folder(tmp_path / "onnx"):
         raise RuntimeError
     assert names(tmp_path) == ["onnx"] and names(tmp_path / "onnx") == ["good"]
+
+
+def test_what_somebody_put_aside_is_left_alone(tmp_path):
+    for name in ("onnx", "onnx.old", "onnx.tmp", "onnx.bak"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").touch()
+    with replacing_folder(tmp_path / "onnx") as folder:
+        (folder / "new").touch()
+    assert names(tmp_path) == ["onnx", "onnx.bak", "onnx.old", "onnx.tmp"] and names(tmp_path / "onnx") == ["new"]
+    assert names(tmp_path / "onnx.old") == names(tmp_path / "onnx.tmp") == ["mine"]

@@ -108,6 +108,18 @@ def test_a_service_of_another_machine_is_left_alone(tmp_path, started):
     assert process.poll() is None and read_service(tmp_path) is not None
 
 
+@pytest.mark.parametrize(
+    ("host", "asked"), [("0.0.0.0", False), ("::1", False), ("127.0.0.2", False), ("10.1.2.3", True)]
+)
+def test_whoever_answers_here_is_not_the_service_of_another_machine(tmp_path, started, monkeypatch, host, asked):
+    _, service = started()
+    write_service(tmp_path, replace(service, machine="elsewhere", host=host))
+    urls = []
+    monkeypatch.setattr("pipeline.run.service.answers", lambda url, timeout: urls.append(url) or not asked)
+    ready, text = describe(tmp_path)
+    assert not ready and "runs on elsewhere, cannot be seen from here" in text and bool(urls) == asked
+
+
 def test_an_ended_child_that_nobody_waited_for_counts_as_gone(started):
     process, service = started()
     process.kill()

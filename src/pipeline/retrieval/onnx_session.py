@@ -19,6 +19,8 @@ from pipeline.run.files import read_json
 MODEL_FILE = "model.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 METADATA_FILE = "metadata.json"
+LISTING_FILE = "exports.json"
+"""Beside the folders of one export: which of them there are."""
 
 Tokens = list[list[int]]
 Truncate = Literal["NONE", "START", "END"]
@@ -65,7 +67,7 @@ class OnnxModel:
                 f"{folder} holds a model for {contract.family}, not for {cls.family}",
                 fix=f"use `pipeline {contract.family}` for it",
             )
-        tokenizer = _open_tokenizer(folder / TOKENIZER_FILE, contract)
+        tokenizer = open_tokenizer(folder / TOKENIZER_FILE, contract)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
@@ -102,7 +104,12 @@ def _optimised(path: Path) -> bool:
     return not path.is_file() or bool(read_json(path).get("optimise", True))
 
 
-def _open_tokenizer(path: Path, contract: EncodingContract) -> Any:
+def open_tokenizer(path: Path, contract: EncodingContract) -> Any:
+    """The `tokenizers.Tokenizer` of a file.
+
+    Raises:
+        PipelineError: it cannot be read, or is not the contract's.
+    """
     from tokenizers import Tokenizer
 
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -10,8 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
+
+from pipeline.errors import PipelineError
 
 _LOCK, _GONE = ".lock", ".gone-"
+_NO_LOCKS = {errno.EACCES, errno.EBADF, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+"""What a file system without locks answers, or one that belongs to somebody else."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +103,26 @@ def _delete(folder: Path, place: Path) -> bool:
     return True
 
 
-@contextmanager
-def _locked(folder: Path, how: int) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("a") as lock:
-        fcntl.flock(lock, how)
-        yield
+def _locked(folder: Path, how: int) -> IO[str]:
+    """The open lock file; the lock is given back when it is closed.
+
+    Raises:
+        BlockingIOError: `how` says not to wait, and another process holds the lock.
+        PipelineError: the folder's file system has no locks, or the folder may not be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _LOCK).open("a+")  # NFS gives a shared lock only on a file that may be read
+        try:
+            fcntl.flock(lock, how)
+        except BaseException:
+            lock.close()
+            raise
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise PipelineError(
+            f"{folder / _LOCK} cannot be locked: {error.strerror}",
+            fix="set cache_embeddings_dir to a folder of yours on a local disk",
+        ) from error
+    return lock

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from pipeline.retrieval.vector_cache import in_use, mark_used
 from pipeline.run.files import write_json
 
 _TEXTS, _VECTORS, _KEY = "texts.npy", "vectors.npy", "key.json"
+_HALF = ".shard-"
 _ABANDONED_AFTER = 3600
 """Seconds. A shard is written in one."""
 _HASH = np.dtype("S16")
@@ -91,17 +93,14 @@ class VectorStore:
         place.mkdir(parents=True, exist_ok=True)
         if not (self.folder / _KEY).exists():
             write_json(self.folder / "key.json", self.key)
-        temporary = Path(tempfile.mkdtemp(prefix=".shard-", dir=place))
+        temporary = Path(tempfile.mkdtemp(prefix=_HALF, dir=place))
         try:
             for name, values in ((_VECTORS, kept), (_TEXTS, hashes)):
                 with (temporary / name).open("wb") as stream:
                     np.save(stream, values)
                     stream.flush()
                     os.fsync(stream.fileno())
-            target = place / hashlib.sha256(hashes.tobytes()).hexdigest()[:16]
-            if not _is_whole(target):
-                shutil.rmtree(target, ignore_errors=True)
-                os.replace(temporary, target)
+            _put_in_place(temporary, place / hashlib.sha256(hashes.tobytes()).hexdigest()[:16])
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -111,15 +110,15 @@ class VectorStore:
             for shard in [path for kind in self.folder.iterdir() if kind.is_dir() for path in kind.iterdir()]:
                 target = shared.folder / shard.relative_to(self.folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                if not shard.name.startswith(".") and not target.exists():
-                    os.replace(shard, target)
+                if not shard.name.startswith("."):
+                    _put_in_place(shard, target)
             if not (shared.folder / _KEY).exists():
                 write_json(shared.folder / _KEY, self.key)
         shutil.rmtree(self.folder.parent)
 
     def sweep(self) -> None:
         """Delete what killed processes left half-written long ago; a younger one another run may be writing."""
-        for leftover in self.folder.glob("*/.shard-*"):
+        for leftover in self.folder.glob(f"*/{_HALF}*"):
             if time.time() - leftover.stat().st_mtime > _ABANDONED_AFTER:
                 shutil.rmtree(leftover, ignore_errors=True)
 
@@ -142,6 +141,22 @@ class VectorStore:
         shard[found] = np.searchsorted(first, place[found], side="right") - 1
         row[found] = place[found] - first[shard[found]]
         return shard, row
+
+
+def _put_in_place(made: Path, target: Path) -> None:
+    """Move a shard to its name, unless a whole one is there: two runs may bring the same shard at the same moment."""
+    if _is_whole(target):
+        return
+    if target.exists():  # cut off; moved away in one step, because another run may be mending it too
+        away = Path(tempfile.mkdtemp(prefix=_HALF, dir=target.parent))
+        with suppress(FileNotFoundError):
+            os.replace(target, away)
+        shutil.rmtree(away, ignore_errors=True)
+    try:
+        os.replace(made, target)
+    except OSError:
+        if not _is_whole(target):
+            raise
 
 
 def _is_whole(shard: Path) -> bool:

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,10 +24,27 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("pipeline")
 Report = Callable[[str], None]
+_CONTEXT = "context://"
+
+
+@contextmanager
+def engine_errors() -> Iterator[None]:
+    """What the package raises when the engine refuses or goes away, as one of our errors."""
+    from docker.errors import DockerException
+    from requests import RequestException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except (DockerException, RequestException, HTTPError, ConnectionError, TimeoutError) as error:
+        raise PipelineError(
+            f"the Docker engine does not do what it was asked: {reason(error)}",
+            fix="look at it (`docker info`, `docker ps -a`), then give the command again",
+        ) from error
 
 
 def connect(address: str | None = None) -> DockerClient:
-    """A client of the engine at `address`, or of the one that the `docker` command uses (DOCKER_HOST, context).
+    """A client of the engine at `address` (`current_address`), or of the one that the `docker` command uses.
 
     Raises:
         PipelineError: the package is missing, or no engine answers there.
@@ -37,17 +54,30 @@ def connect(address: str | None = None) -> DockerClient:
     except ImportError as error:
         raise PipelineError(
             "this needs the Python package `docker`, which this environment lacks",
-            fix="uv pip install 'docker>=7.1'",
+            fix="uv pip install 'docker>=7.2'",
         ) from error
     client = None
     try:
-        client = docker.from_env(environment={**os.environ, "DOCKER_HOST": address} if address else None)
+        if address and address.startswith(_CONTEXT):
+            client = docker.DockerClient.from_context(_context(address.removeprefix(_CONTEXT)).Name)
+        else:
+            client = docker.from_env(environment={**os.environ, "DOCKER_HOST": address} if address else None)
         client.ping()
+    except PipelineError:
+        raise
     except Exception as error:  # the package raises its own, requests', ssh's and plain OS errors
         if client is not None:
             client.close()
         raise _unreachable(error, address) from error
     return client
+
+
+def current_address() -> str:
+    """The engine that `connect()` reaches now: DOCKER_HOST, else `context://NAME`, which holds its certificates too.
+
+    A client's own `base_url` does not tell: it is the same for every socket.
+    """
+    return os.environ.get("DOCKER_HOST") or _CONTEXT + _context(os.environ.get("DOCKER_CONTEXT")).Name
 
 
 def ensure_image(
@@ -63,11 +93,9 @@ def ensure_image(
     """
     from docker.errors import DockerException, ImageNotFound
 
-    try:
+    with engine_errors(), suppress(ImageNotFound):
         client.images.get(name)
         return
-    except ImageNotFound:
-        pass
     report(f"docker: pulling {name}")
     try:
         _follow_pull(name, client.api.pull(name, stream=True, decode=True, auth_config=auth), report)
@@ -81,29 +109,32 @@ def find_container(client: DockerClient, name: str) -> Container | None:
     """The container of this name or id, running or not."""
     from docker.errors import NotFound
 
-    try:
-        return client.containers.get(name)
-    except NotFound:
-        return None
+    with engine_errors():
+        try:
+            return client.containers.get(name)
+        except NotFound:
+            return None
 
 
 def is_running(container: Container) -> bool:
     """Whether its process lives, as the engine says now."""
     from docker.errors import NotFound
 
-    try:
-        container.reload()
-    except NotFound:
-        return False
+    with engine_errors():
+        try:
+            container.reload()
+        except NotFound:
+            return False
     return container.status in ("running", "paused", "restarting")
 
 
 def lines_of(container: Container, last: int | Literal["all"], follow: bool = False) -> Iterator[str]:
     """The last lines that it wrote, then, with `follow`, every new one until it ends."""
     rest = b""
-    for part in container.logs(stream=True, follow=follow, tail=last):
-        *complete, rest = (rest + part).split(b"\n")
-        yield from (line.rstrip(b"\r").decode("utf-8", "replace") for line in complete)
+    with engine_errors():
+        for part in container.logs(stream=True, follow=follow, tail=last):
+            *complete, rest = (rest + part).split(b"\n")
+            yield from (line.rstrip(b"\r").decode("utf-8", "replace") for line in complete)
     if rest:
         yield rest.decode("utf-8", "replace")
 
@@ -112,11 +143,14 @@ def put_away(container: Container, log: Path | None = None, timeout: float = 15.
     """Stop a container, keep what it wrote in `log`, and remove it. False if it had to be killed or had ended before.
 
     It is asked first (SIGTERM) and killed after `timeout` seconds.
+
+    Raises:
+        PipelineError: the engine does not do it; the container may still run.
     """
     from docker.errors import DockerException, NotFound
 
     asked = False
-    with suppress(NotFound):
+    with engine_errors(), suppress(NotFound):
         if is_running(container):
             container.stop(timeout=round(timeout))
             container.reload()
@@ -130,17 +164,27 @@ def put_away(container: Container, log: Path | None = None, timeout: float = 15.
 
 def save_log(container: Container, path: Path) -> Path:
     """Write everything the container wrote to `path`; the log that lay there is kept as `<path>.1`."""
-    if path.exists():
-        os.replace(path, path.with_name(path.name + ".1"))
     with atomic_open(path, "wb") as stream:
         for part in container.logs(stream=True, follow=False):
             stream.write(part)
+        if path.exists():  # not before it was read: a container that is gone has no log to give
+            os.replace(path, path.with_name(path.name + ".1"))
     return path
 
 
 def reason(error: BaseException) -> str:
     """The engine's own words, without the address of the request."""
     return str(getattr(error, "explanation", None) or error).strip()
+
+
+def _context(name: str | None) -> Any:
+    """A context of the `docker` command; None is its current one. The package takes the default for one it lacks."""
+    from docker.context import ContextAPI
+
+    found = ContextAPI.get_context(name)
+    if found is None:
+        raise PipelineError(f"docker has no context {name or 'of the configured name'}", fix="see `docker context ls`")
+    return found
 
 
 def _follow_pull(name: str, events: Iterable[dict[str, Any]], report: Report) -> None:

@@ -55,12 +55,12 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
 
 @contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
-    """An empty folder `<target>.tmp` to fill; on success it takes the place of `target`, on an error it is removed.
+    """An empty folder beside `target` to fill; on success it takes the place of `target`, on an error it is removed.
 
-    A folder cannot be replaced in one step: the old one waits as `<target>.old` for a moment and is put back by the
-    next call if the process dies in between.
+    A folder cannot be replaced in one step: the old one waits under another name for a moment and is put back by the
+    next call if the process dies in between. Both names are hidden ones of ours: whoever makes `onnx.old` keeps it.
     """
-    temporary, old = (target.with_name(target.name + ending) for ending in (".tmp", ".old"))
+    temporary, old = (target.with_name(f".{target.name}.pipeline-{ending}") for ending in ("tmp", "old"))
     if old.is_dir() and not target.exists():
         os.replace(old, target)
     for leftover in (temporary, old):

@@ -15,6 +15,8 @@ from pipeline.errors import LockedError
 from pipeline.run.files import write_json
 
 _HOLDER = ".lock.holder.json"
+SERVICE_FILE = "service.json"
+"""In the folder of a deploy stage: the record of what it serves."""
 
 
 @contextmanager
@@ -33,7 +35,9 @@ def stage_lock(folder: Path) -> Iterator[None]:
     except Timeout:
         raise LockedError(
             f"{folder} is in use by {holder_text(folder)}",
-            fix="wait until it ends, stop that process, or choose another run_dir",
+            fix="stop the service that it runs with `deploy-stop`, or choose another run_dir"
+            if (folder / SERVICE_FILE).is_file()
+            else "wait until it ends, stop that process, or choose another run_dir",
         ) from None
     try:
         write_json(

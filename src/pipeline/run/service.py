@@ -10,16 +10,16 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import MISSING, Field, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
 from pipeline.errors import PipelineError
 from pipeline.run import docker_engine
 from pipeline.run.files import read_json, write_json
+from pipeline.run.lock import SERVICE_FILE
 from pipeline.run.server_process import end_process, process_start
 
-SERVICE_FILE = "service.json"
 LIVE_PATH, READY_PATH = "/v1/health/live", "/v1/health/ready"
 _POLL_SECONDS = 0.1
 
@@ -39,7 +39,7 @@ class Service:
         contract_digest: of the served export, or "" when it has no contract.
         log: file its output goes to, or None when it writes to a terminal or into the engine's log.
         container, container_name, image: id, name and image of a container.
-        engine: DOCKER_HOST of the container's engine, or None for the machine's own.
+        engine: the container's engine (`docker_engine.current_address`); None in older records: the current one.
     """
 
     pid: int | None
@@ -77,6 +77,8 @@ class Health(StrEnum):
     """The process lives and does not answer (yet)."""
     GONE = "gone"
     """There is a record, but its process or container has ended."""
+    UNKNOWN = "unknown"
+    """It runs, or ran, on another machine, and does not answer from here."""
     NONE = "not deployed"
 
 
@@ -95,15 +97,13 @@ def read_service(folder: Path) -> Service | None:
         return None
     data = read_json(path)
     try:
-        return Service(**{item.name: data[item.name] for item in fields(Service) if item.name in data or _needed(item)})
+        return Service(
+            **{item.name: data[item.name] for item in fields(Service) if item.name in data or item.default is MISSING}
+        )
     except (KeyError, TypeError) as error:
         raise PipelineError(
             f"{path} is damaged: it lacks {error}", fix="stop the server by hand, delete the file"
         ) from error
-
-
-def _needed(item: Field[object]) -> bool:
-    return item.default is MISSING
 
 
 def forget_service(folder: Path) -> None:
@@ -131,11 +131,18 @@ def health(folder: Path, timeout: float = 2.0) -> Health:
     if service is None:
         return Health.NONE
     elsewhere = service.machine != socket.gethostname()
+    if elsewhere and _is_local(service.host):
+        return Health.UNKNOWN  # whoever answers at this address here is somebody else
     if not elsewhere and not is_alive(service):
         return Health.GONE
     if answers(service.url, timeout):
         return Health.READY
-    return Health.GONE if elsewhere else Health.STARTING
+    return Health.UNKNOWN if elsewhere else Health.STARTING
+
+
+def _is_local(host: str) -> bool:
+    """Whether `host` means every machine itself: a loopback address, or any address."""
+    return host in ("", "localhost", "0.0.0.0", "::", "::1") or host.startswith("127.")
 
 
 def describe(folder: Path) -> tuple[bool, str]:
@@ -145,6 +152,8 @@ def describe(folder: Path) -> tuple[bool, str]:
         return False, f"{state}: no service in {folder}"
     where = f"{service.who} on {service.machine}, since {service.started}"
     lines = [f"{state}: {service.url} ({where})", f"model: {service.what}"]
+    if state == Health.UNKNOWN:
+        lines.insert(1, f"it runs on {service.machine}, cannot be seen from here: ask there")
     if service.log:
         lines.append(f"log: {service.log}")
     return state == Health.READY, "\n".join(lines)

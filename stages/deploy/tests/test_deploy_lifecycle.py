@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from pipeline_deploy.ports import check_port, reachable_url
 from pipeline_deploy.server import Settings
 from pipeline_deploy.serving import Limits
 
+from pipeline.contract import EncodingContract
 from pipeline.errors import PipelineError
 from pipeline.run.service import Health, answers, describe, health, is_alive, read_service, stop, tail
 from pipeline.run.snapshot import sha256_of
@@ -128,6 +130,26 @@ def test_damaged_files_are_named(copy_of_export):
         open_artifact(copy_of_export, "embed")
     assert "tokenizer.json cannot be read" in caught.value.message
     assert "model.onnx is not the file that was exported" in caught.value.message
+
+
+def test_the_contract_and_the_tokenizer_are_those_that_were_exported(copy_of_export):
+    contract = EncodingContract.load(copy_of_export)
+    contract.with_(query_prefix="another: ", tokenizer_hash="0123").save(copy_of_export)
+    with pytest.raises(PipelineError) as caught:
+        open_artifact(copy_of_export, "embed")
+    assert f"is not the one that was exported ({EncodingContract.load(copy_of_export).digest()}" in caught.value.message
+    assert "is not the tokenizer of the contract beside it" in caught.value.message
+
+
+def test_a_form_of_an_earlier_export_is_refused(copy_of_export):
+    listing = copy_of_export.parent / "exports.json"
+    listing.write_text(json.dumps({"default": "onnx", "exports": {"onnx": {"path": "onnx"}}}))
+    older = shutil.copytree(copy_of_export, copy_of_export.with_name("onnx_int8"))
+    assert open_artifact(copy_of_export, "embed").folder == copy_of_export
+    with pytest.raises(PipelineError, match=r"onnx_int8 is left from an earlier export: exports\.json"):
+        open_artifact(older, "embed")
+    listing.write_text('{"something": "else"}')
+    assert open_artifact(older, "embed").folder == older
 
 
 def test_the_folder_above_an_export_leads_to_it(exported):

@@ -11,6 +11,7 @@ from pipeline_deploy.artifacts import check_engine
 from pipeline_deploy.container import _gpus
 
 from pipeline.config import resolve
+from pipeline.contract import EncodingContract
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.run import docker_engine
 from pipeline.run.service import Service, describe, read_service, write_service
@@ -29,7 +30,8 @@ def engine_folder(exported, tmp_path):
     plan = folder / "model.plan"
     plan.write_bytes(b"engine")
     record = {"size": plan.stat().st_size, "sha256": sha256_of(plan)}
-    (folder / "metadata.json").write_text(json.dumps({"files": {"model.plan": record}}))
+    told = {"files": {"model.plan": record}, "contract_digest": EncodingContract.load(folder).digest()}
+    (folder / "metadata.json").write_text(json.dumps(told))
     return folder
 
 
@@ -64,6 +66,12 @@ def test_everything_wrong_with_an_engine_is_told_at_once(engine_folder):
         check_engine(engine_folder, "rerank")
     for problem in ("tokenizer.json is missing", "is of the embed family", "model.plan has 7 bytes, 6 were exported"):
         assert problem in caught.value.message
+
+
+def test_an_engine_under_another_contract_is_refused(engine_folder):
+    EncodingContract.load(engine_folder).with_(passage_prefix="another: ").save(engine_folder)
+    with pytest.raises(PipelineError, match="is not the one that was exported"):
+        check_engine(engine_folder, "embed")
 
 
 @pytest.mark.parametrize(

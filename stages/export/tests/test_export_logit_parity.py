@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pipeline_export.families import FAMILIES
+from pipeline_export.judge import Judge
 from pipeline_export.logit_parity import compare
 from pipeline_export.pairs import MOST_RELEVANT, ParityPair, parity_pairs
 from pipeline_export.parity import Reference
@@ -11,6 +13,7 @@ from pipeline_export.parity import Reference
 from pipeline.contract import EncodingContract
 from pipeline.errors import PipelineError
 from pipeline.retrieval.onnx_scorer import PairIds
+from pipeline.schemas.export import RerankExportConfig
 
 PAIRS = [ParityPair(f"q{number // 4}", f"p{number}") for number in range(12)]
 LOGITS = np.random.default_rng(7).normal(size=12).astype(np.float32)
@@ -68,6 +71,20 @@ def test_one_bad_pair_is_named_and_the_ranking_it_spoils_is_counted():
 def test_logits_that_are_no_numbers_fail(value):
     parity = gate(Exported(change=lambda logits: np.full_like(logits, value)))
     assert not parity.passed and np.isfinite(parity.max_abs_diff) and np.isfinite(parity.logit_diff)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_model_that_gives_no_numbers_in_torch_is_told_apart_from_a_bad_export(value):
+    with pytest.raises(PipelineError, match="torch itself") as caught:
+        Reference.of(TOKENS, lambda tokens: np.full(len(tokens), value, np.float32))
+    assert "training failed" in caught.value.fix
+
+
+def test_an_engine_that_takes_no_sample_is_not_judged(tmp_path):
+    judge = Judge(FAMILIES[RerankExportConfig], None, PAIRS[3:], Reference(TOKENS[3:], LOGITS[3:], 1.0), tmp_path, None)
+    with pytest.raises(PipelineError, match="it takes 3 tokens, the shortest sample has 4") as caught:
+        judge(Exported(), "fp32", "TensorRT engine", longest=3)
+    assert "trt_max_seq_len" in caught.value.fix
 
 
 def test_equal_scores_have_no_spread_to_divide_by():

@@ -67,6 +67,11 @@ def test_vectors_that_are_no_directions_fail(value):
     assert parity.as_record()["passed"] is False
 
 
+def test_an_engine_for_short_texts_may_see_queries_alone():
+    parity = compare(Reference(TOKENS[:3], VECTORS[:3], 1.0), Exported(), TEXTS[:3], "fp32", 0.9999)
+    assert parity.passed and parity.top_agreement == 1
+
+
 def test_another_tokenizer_fails_even_if_vectors_agree():
     other = [*TOKENS[:-1], [len(TEXTS) - 1, 99]]
     with pytest.raises(PipelineError, match="splits 1 of 12 texts"):

@@ -12,6 +12,7 @@ import torch
 from pipeline_export import engine, forms
 from pipeline_export.families import FAMILIES
 from pipeline_export.graph import write_graph
+from pipeline_export.package import source_model
 from tokenizers import Tokenizer
 
 from pipeline.contract import EncodingContract
@@ -107,6 +108,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(make_tiny, export):
 def test_an_export_that_differs_is_not_published_and_the_older_one_stays(make_tiny, export, monkeypatch):
     model_dir = make_tiny()
     _, folder = export(model_dir)
+    listing = (folder / "exports.json").read_text()
     before = {path.name: sha256_of(path) for path in (folder / "onnx").iterdir()}
 
     def broken(traced, target, opset):
@@ -119,9 +121,22 @@ def test_an_export_that_differs_is_not_published_and_the_older_one_stays(make_ti
         export(model_dir)
     assert "the fp32 ONNX model was not published" in caught.value.fix
     assert {path.name: sha256_of(path) for path in (folder / "onnx").iterdir()} == before
-    assert not list(folder.glob("onnx.*"))
+    assert not list(folder.glob(".onnx.*")) and (folder / "exports.json").read_text() == listing
     report = json.loads((folder / "parity_report.json").read_text())
     assert report["results"][0]["passed"] is False
+
+
+def test_forms_of_the_same_model_stay_listed_and_those_of_another_do_not(make_tiny, export):
+    def listed(*arguments):
+        _, folder = export(*arguments)
+        return folder, set(json.loads((folder / "exports.json").read_text())["exports"])
+
+    model_dir = make_tiny()
+    assert listed(model_dir, "export_dtype=fp16")[1] == {"onnx", "onnx_fp16"}
+    assert listed(model_dir)[1] == {"onnx", "onnx_fp16"}
+    folder, names = listed(make_tiny("retrained", seed=1))
+    assert names == {"onnx"} and (folder / "onnx_fp16").is_dir()
+    assert "onnx_fp16 is of an earlier model" in (folder / "logs" / "latest.log").read_text()
 
 
 def test_without_tensorrt_the_onnx_model_is_kept_and_the_exit_is_an_error(make_tiny, export, monkeypatch):
@@ -147,6 +162,16 @@ def test_a_folder_with_other_things_is_never_replaced(make_tiny, export, tmp_pat
     with pytest.raises(PipelineError, match="is not an export"):
         export(make_tiny(), f"onnx_export_path={mine}")
     assert (mine / "chapter1.txt").read_text() == "years of work"
+
+
+def test_a_checkpoints_folder_stands_for_its_model(make_tiny, tmp_path):
+    inner = tmp_path / "epoch_1_step_2" / "model" / "consolidated"
+    inner.parent.mkdir(parents=True)
+    make_tiny().rename(inner)
+    folder, contract = source_model(str(tmp_path / "epoch_1_step_2"), "embed")
+    assert folder == inner and contract.query_prefix == "q: "
+    with pytest.raises(PipelineError, match="is not a folder"):
+        source_model("somebody/a-hub-model", "embed")
 
 
 def test_a_checkpoint_alone_can_be_exported(make_tiny, export, tmp_path):

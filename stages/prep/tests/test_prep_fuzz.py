@@ -295,6 +295,6 @@ def test_a_write_that_fails_leaves_no_finished_run(stage, monkeypatch, at):
     assert code == 1 and "No space left" in said and "make room" in said and "Traceback" not in said
     assert stage.state is State.PARTIAL
     after = stage.outputs()
-    assert set(after) == set(whole) and not any(".tmp" in name for name in after)
+    assert set(after) == set(whole) and not any(mark in name for name in after for mark in (".tmp", ".pipeline-tmp"))
     for name in ("train.json", "val.json", "train_mined.automodel.json"):
         assert json.loads(after[name])["data"]

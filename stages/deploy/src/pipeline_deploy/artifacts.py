@@ -10,7 +10,13 @@ from typing import Any
 from pipeline.contract import FILE_NAME as CONTRACT_FILE
 from pipeline.contract import EncodingContract
 from pipeline.errors import PipelineError
-from pipeline.retrieval.onnx_session import METADATA_FILE, MODEL_FILE, TOKENIZER_FILE
+from pipeline.retrieval.onnx_session import (
+    LISTING_FILE,
+    METADATA_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    open_tokenizer,
+)
 from pipeline.run.snapshot import sha256_of
 
 ENGINE_FILE = "model.plan"
@@ -30,15 +36,15 @@ class Artifact:
 
 
 def open_artifact(folder: Path, family: str) -> Artifact:
-    """Check an export folder of `family`: files present, readable, of one model, not changed since they were written.
+    """Check an export folder of `family`: all files there, readable, unchanged, of one model, and of the last export.
 
     Raises:
         PipelineError: lists every problem found.
     """
     problems: list[str] = []
-    _tokenizer(folder, problems)
     contract = _contract(folder, family, problems)
-    metadata = _model(folder, MODEL_FILE, problems)
+    _tokenizer(folder, contract, problems)
+    metadata = _model(folder, MODEL_FILE, contract, problems)
     if problems or contract is None or metadata is None:
         raise _refused(folder, family, contract, problems)
     return Artifact(folder, contract, metadata)
@@ -51,10 +57,10 @@ def check_engine(folder: Path, family: str) -> EncodingContract | None:
         PipelineError: lists every problem found.
     """
     problems: list[str] = []
-    _tokenizer(folder, problems)
     contract = _contract(folder, family, problems) if (folder / CONTRACT_FILE).is_file() else None
+    _tokenizer(folder, contract, problems)
     if (folder / METADATA_FILE).is_file():
-        _model(folder, ENGINE_FILE, problems)
+        _model(folder, ENGINE_FILE, contract, problems)
     elif not (folder / ENGINE_FILE).is_file():
         problems.append(f"{ENGINE_FILE} is missing")
     if problems:
@@ -67,11 +73,16 @@ def _refused(folder: Path, family: str, contract: EncodingContract | None, probl
     return PipelineError(f"{folder} cannot be served:\n{lines}", fix=_fix(folder, family, contract))
 
 
-def _tokenizer(folder: Path, problems: list[str]) -> None:
+def _tokenizer(folder: Path, contract: EncodingContract | None, problems: list[str]) -> None:
     if not (folder / TOKENIZER_FILE).is_file():
         problems.append(f"{TOKENIZER_FILE} is missing")
     elif not isinstance(_read(folder / TOKENIZER_FILE, problems), dict):
         problems.append(f"{TOKENIZER_FILE} is not a tokenizer")
+    elif contract:
+        try:
+            open_tokenizer(folder / TOKENIZER_FILE, contract)
+        except PipelineError as error:
+            problems.append(error.message)
 
 
 def _contract(folder: Path, family: str, problems: list[str]) -> EncodingContract | None:
@@ -86,8 +97,8 @@ def _contract(folder: Path, family: str, problems: list[str]) -> EncodingContrac
     return contract
 
 
-def _model(folder: Path, main: str, problems: list[str]) -> dict[str, Any] | None:
-    """The export's metadata, after its model files, `main` among them, were compared with it."""
+def _model(folder: Path, main: str, contract: EncodingContract | None, problems: list[str]) -> dict[str, Any] | None:
+    """The export's metadata, after its contract and its model files, `main` among them, were compared with it."""
     if not (folder / main).is_file():
         problems.append(f"{main} is missing")
     if not (folder / METADATA_FILE).is_file():
@@ -98,6 +109,10 @@ def _model(folder: Path, main: str, problems: list[str]) -> dict[str, Any] | Non
     if not isinstance(files, dict) or main not in files:
         problems.append(f"{METADATA_FILE} does not list {main}")
         return None
+    told = metadata.get("contract_digest")
+    if contract and told and told != contract.digest():
+        problems.append(f"{CONTRACT_FILE} is not the one that was exported ({contract.digest()}, expected {told})")
+    _listed(folder, problems)
     for name, record in files.items():
         path = folder / name
         if not path.is_file():
@@ -108,6 +123,19 @@ def _model(folder: Path, main: str, problems: list[str]) -> dict[str, Any] | Non
         elif sha256_of(path) != record["sha256"]:
             problems.append(f"{name} is not the file that was exported (another sha256)")
     return metadata
+
+
+def _listed(folder: Path, problems: list[str]) -> None:
+    """An export lists its forms beside them. One that it does not list was made of an earlier checkpoint."""
+    if not (folder.parent / LISTING_FILE).is_file():
+        return
+    listing = _read(folder.parent / LISTING_FILE, problems)
+    entries = listing.get("exports") if isinstance(listing, dict) else None
+    if not isinstance(entries, dict):
+        return
+    paths = [entry.get("path") for entry in entries.values() if isinstance(entry, dict)]
+    if folder.resolve() not in [(folder.parent / path).resolve() for path in paths if isinstance(path, str)]:
+        problems.append(f"{folder.name} is left from an earlier export: {LISTING_FILE} beside it does not list it")
 
 
 def _read(path: Path, problems: list[str]) -> Any:

@@ -23,10 +23,13 @@ class Backend(Protocol):
     def start(self) -> tuple[Server, Service]:
         """Start in the background; returns at once with the server and its record."""
 
-    def serve(self, started: Callable[[Service], None], ready: Callable[[Service], None]) -> int:
+    def serve(
+        self, started: Callable[[Service], None], ready: Callable[[Service], None], ended: Callable[[], None]
+    ) -> int:
         """Serve until a signal asks to end; returns the exit code for the stage.
 
-        `started` is called when there is a server that could be stopped, `ready` when it answers.
+        `started` is called when there is a server that could be stopped, `ready` when it answers, `ended` once it is
+        gone for certain.
         """
 
     def named(self, service: Service) -> Service:

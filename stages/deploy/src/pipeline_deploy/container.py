@@ -43,7 +43,10 @@ class ServerContainer:
         return int(self.container.attrs["State"]["ExitCode"])
 
     def last_lines(self, count: int) -> list[str]:
-        return list(docker_engine.lines_of(self.container, count))
+        try:
+            return list(docker_engine.lines_of(self.container, count))
+        except PipelineError as error:  # an engine may keep no logs; why they are wanted is the error to tell
+            return [error.message]
 
     def end(self) -> None:
         docker_engine.put_away(self.container, self.path)
@@ -87,7 +90,8 @@ def start_container(
 
 def has_gpu_support(client: DockerClient) -> bool:
     """Whether the engine tells of NVIDIA's runtime or devices. Some installations work and do not tell."""
-    info = client.info()
+    with docker_engine.engine_errors():
+        info = client.info()
     devices = info.get("DiscoveredDevices") or []
     return "nvidia" in (info.get("Runtimes") or {}) or any("nvidia" in str(device.get("ID")) for device in devices)
 

@@ -63,10 +63,7 @@ def in_foreground(run: StageRun, backend: Backend) -> StageResult:
         run.log.info(f"deploy: try it:\n{curl_sample(run, service)}")
         run.log.info("deploy: Ctrl-C stops it")
 
-    try:
-        code = backend.serve(started, ready)
-    finally:
-        forget_service(run.folder)
+    code = backend.serve(started, ready, ended=lambda: forget_service(run.folder))
     if code or served is None:
         run.log.error(f"error: the server ended with exit code {code}; its log is above")
         raise SystemExit(code or 1)

@@ -47,7 +47,8 @@ class NimContainer:
     def prepare(self) -> None:
         config, log = self._config, self._run.log
         self._client = docker_engine.connect()
-        self._refuse_other_containers()
+        before = self._replaceable()
+        self._accepted = before.id if before else None
         if not self._secret:
             log.warning(f"deploy: {config.ngc_api_key_env} is not set; the container can fetch nothing from NGC")
         if config.gpus != "none" and not has_gpu_support(self._client):
@@ -60,7 +61,9 @@ class NimContainer:
         server = self._start()
         return server, self._service(server.container)
 
-    def serve(self, started: Callable[[Service], None], ready: Callable[[Service], None]) -> int:
+    def serve(
+        self, started: Callable[[Service], None], ready: Callable[[Service], None], ended: Callable[[], None]
+    ) -> int:
         with _signals_noted() as asked:
             server = self._start()
             try:
@@ -74,6 +77,7 @@ class NimContainer:
                 code = 0 if asked.is_set() else server.exit_code() or int(not was_ready)
             finally:
                 server.end()
+                ended()
             printer.join(5)
         return code
 
@@ -110,22 +114,28 @@ class NimContainer:
         return False
 
     def _start(self) -> ServerContainer:
-        before = docker_engine.find_container(self._client, self._config.container_name)
-        if before is not None:  # ours, and it may be replaced: `_refuse_other_containers` has looked
-            self._run.log.info(f"deploy: container {before.name} of before is removed")
-            docker_engine.put_away(before)
+        before = self._replaceable()  # looked at again: pulling an image takes long
+        if before is not None and before.id != self._accepted:
+            raise PipelineError(
+                f"container_name={before.name}: a container of this name was made meanwhile, for "
+                f"{before.labels[RUN_LABEL]}",
+                fix="set container_name to another name, or give the command again to replace that one",
+            )
+        if before is not None:
+            self._run.log.info(f"deploy: container {before.name} of before is removed, its log goes to {self._log}")
+            docker_engine.put_away(before, self._log)
         check_port(self._config.bind_address, self._config.host_port)
         labels = {FAMILY_LABEL: self._run.family.name, RUN_LABEL: str(Path(self._run.run_dir).resolve())}
         container = start_container(self._client, self._config, self._model, self._secret, labels)
         self._run.log.info(f"deploy: container {container.name} ({container.short_id}) runs {self._config.nim_image}")
         return ServerContainer(container, self._log)
 
-    def _refuse_other_containers(self) -> None:
-        """A container of this name that is not ours, or that runs and may not be replaced, is an error."""
+    def _replaceable(self) -> Container | None:
+        """The container of this name; one that is not ours, or that runs and may not be replaced, is an error."""
         name = self._config.container_name
         found = docker_engine.find_container(self._client, name)
         if found is None:
-            return
+            return None
         run_dir = found.labels.get(RUN_LABEL)
         if run_dir is None:
             image = found.attrs["Config"]["Image"]
@@ -138,6 +148,7 @@ class NimContainer:
                 f"container_name={name}: it already runs, for {run_dir}",
                 fix=f"set replace_existing=true or another container_name, or stop it: docker stop {name}",
             )
+        return found
 
     def _service(self, container: Container) -> Service:
         config = self._config
@@ -156,7 +167,7 @@ class NimContainer:
             container=container.id,
             container_name=container.name,
             image=config.nim_image,
-            engine=os.environ.get("DOCKER_HOST") or None,
+            engine=docker_engine.current_address(),
         )
 
 
@@ -168,9 +179,7 @@ def _checked(folder: Path, family: str) -> EncodingContract | None:
 
 
 def _print_log(container: Container) -> None:
-    from docker.errors import DockerException
-
-    with suppress(DockerException, OSError):  # nobody reads our output any more, or the engine went away
+    with suppress(PipelineError, OSError):  # nobody reads our output any more, or the engine went away
         for line in docker_engine.lines_of(container, "all", follow=True):
             print(line, file=sys.stdout, flush=True)
 

@@ -48,7 +48,9 @@ class OwnServer:
         service = replace(self._service(), pid=pid, process_start=process_start(pid) or "", log=str(self._log))
         return server, service
 
-    def serve(self, started: Callable[[Service], None], ready: Callable[[Service], None]) -> int:
+    def serve(
+        self, started: Callable[[Service], None], ready: Callable[[Service], None], ended: Callable[[], None]
+    ) -> int:
         check_port(self._settings.host, self._settings.port)
 
         def listening() -> None:
@@ -56,7 +58,10 @@ class OwnServer:
             started(service)
             ready(service)
 
-        serve(self._settings, self._artifact, listening)
+        try:
+            serve(self._settings, self._artifact, listening)
+        finally:
+            ended()
         return 0
 
     def named(self, service: Service) -> Service:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import PipelineError
 from pipeline.retrieval.onnx_session import OnnxModel
 from pipeline.schemas.export import ExportConfig
 from pipeline_export.families import ExportFamily
@@ -34,11 +35,11 @@ class Judge:
         """Compare, report, and let pass. `longest`: samples of more tokens are left out.
 
         Raises:
-            PipelineError: the export does not give what torch gives.
+            PipelineError: the export does not give what torch gives, or all samples were left out.
         """
         reference, samples = self.reference, self.samples
         if longest is not None:
-            short = [row for row, tokens in enumerate(reference.tokens) if self.family.length(tokens) <= longest]
+            short = self._rows_up_to(longest)
             reference = replace(
                 reference, tokens=[reference.tokens[row] for row in short], outputs=reference.outputs[short]
             )
@@ -48,3 +49,14 @@ class Judge:
         write_report(self.folder, self.results, self.family.counts(self.samples), self.data)
         self.results[-1].require()
         return self.results[-1]
+
+    def _rows_up_to(self, longest: int) -> list[int]:
+        """Numbers of the samples that have at most `longest` tokens."""
+        lengths = [self.family.length(tokens) for tokens in self.reference.tokens]
+        rows = [row for row, length in enumerate(lengths) if length <= longest]
+        if not rows:
+            raise PipelineError(
+                f"nothing to compare the engine by: it takes {longest} tokens, the shortest sample has {min(lengths)}",
+                fix="raise trt_max_seq_len",
+            )
+        return rows

@@ -19,7 +19,7 @@ from pipeline_export.engine_export import export_engine
 from pipeline_export.families import FAMILIES, ExportFamily
 from pipeline_export.forms import Form, Model, forms_of, write_form
 from pipeline_export.judge import Judge
-from pipeline_export.listing import Export, headline, write_listing
+from pipeline_export.listing import Export, Listing, headline
 from pipeline_export.package import source_model
 
 
@@ -36,6 +36,8 @@ def main(config: ExportConfig, run: StageRun) -> StageResult:
     shapes = Shapes.of(config, longest) if config.export_to_trt else None
     if shapes:
         check_targets([Path(config.trt_model_path)], "trt_model_path")
+    targets = [*(form.folder for form in forms), *([Path(config.trt_model_path)] if shapes else [])]
+    listing = Listing(run.folder, targets)
 
     run.log.info(f"export: {source.resolve()}, {contract.pooling} pooling, up to {longest} tokens")
     loaded = family.load(str(source), contract, LoadOptions(trust_remote_code=config.trust_remote_code))
@@ -45,7 +47,7 @@ def main(config: ExportConfig, run: StageRun) -> StageResult:
     model = Model(family, loaded, source, contract, *calibration(family, config, run, contract, data))
 
     exports, failures = [], []
-    steps = [partial(publish, model, form, judge) for form in forms]
+    steps = [partial(publish, model, form, judge, listing) for form in forms]
     if shapes:
         steps.append(partial(publish_engine, config, exports, forms, family, shapes, judge))
     for step in steps:
@@ -56,11 +58,13 @@ def main(config: ExportConfig, run: StageRun) -> StageResult:
                 raise
             failures.append(str(error))
             continue
-        write_listing(run.folder, exports)
+        listing.write(exports)
         run.log.info(f"export: {exports[-1].name} published")
+    for folder in listing.left_over():
+        run.log.warning(f"export: {folder} is of an earlier model and not listed any more; deploy refuses it")
 
     return StageResult(
-        outputs=[*(item.folder for item in exports), run.folder / "parity_report.json", run.folder / "exports.json"],
+        outputs=[*(item.folder for item in exports), run.folder / "parity_report.json", listing.path],
         counts={"exports": len(exports), f"{judge.first.unit}_compared": len(samples)},
         metrics={item.name: item.parity.as_record() for item in exports if item.parity},
         headline=headline(exports, judge.first, data),
@@ -104,9 +108,11 @@ def calibration(
     return samples, {"from": examples.origin, "samples": len(samples), "seed": config.seed}
 
 
-def publish(model: Model, form: Form, judge: Judge) -> Export:
+def publish(model: Model, form: Form, judge: Judge, listing: Listing) -> Export:
     with replacing_folder(form.folder) as folder:
         parity = judge(write_form(model, form, folder), form.dtype)
+        if form.dtype == "fp32":
+            listing.withdraw()
     return Export(form.folder, "onnx", form.dtype, MODEL_FILE, parity, f"opset {form.opset}")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.assets import resolve_model
+from pipeline.checkpoints import find_model_folder
 from pipeline.contract import EncodingContract, contract_of_model
 from pipeline.errors import PipelineError
 from pipeline.retrieval.cross_encoder import CrossEncoder
@@ -21,12 +22,13 @@ _ONNX_TYPES = {"tensor(int64)": "int64", "tensor(float)": "float32"}
 
 
 def source_model(reference: str, family: str) -> tuple[Path, EncodingContract]:
-    """The checkpoint's folder and the contract it carries.
+    """The model's folder and the contract it carries. A checkpoint, a checkpoints folder or a run stands for its model.
 
     Raises:
-        PipelineError: it is not a folder, nothing in it says how it reads texts, or it is of another family.
+        PipelineError: it is not a folder, holds no model, nothing in it says how it reads texts, or it is of another
+            family.
     """
-    folder = Path(resolve_model(reference)).expanduser()
+    folder = Path(find_model_folder(resolve_model(reference)))
     if not folder.is_dir():
         raise PipelineError(f"model_path: {reference} is not a folder", fix="give the folder of a consolidated model")
     contract = contract_of_model(folder)

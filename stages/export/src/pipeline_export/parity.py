@@ -33,11 +33,20 @@ class Reference:
 
     @classmethod
     def of(cls, tokens: list[Any], forward: Forward) -> Reference:
-        """`forward` gives the outputs of tokenized texts or pairs, each computed alone."""
+        """`forward` gives the outputs of tokenized texts or pairs, each computed alone.
+
+        Raises:
+            PipelineError: the model itself gives values that are not finite.
+        """
         forward(tokens[:1])  # the first call pays for warming up
         begin = time.perf_counter()
         outputs = forward(tokens)
-        return cls(tokens, outputs, len(tokens) / (time.perf_counter() - begin))
+        seconds = time.perf_counter() - begin
+        if not np.isfinite(outputs).all():
+            raise PipelineError(
+                "torch itself gives values that are not finite", fix="its training failed: make the model again"
+            )
+        return cls(tokens, outputs, len(tokens) / seconds)
 
 
 @dataclass(frozen=True)

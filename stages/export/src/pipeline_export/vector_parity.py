@@ -91,6 +91,8 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _agreement(reference: np.ndarray, vectors: np.ndarray, texts: Sequence[ParityText]) -> float:
     queries = [row for row, item in enumerate(texts) if item.kind == "query"]
     passages = [row for row, item in enumerate(texts) if item.kind == "passage"]
+    if not queries or not passages:  # an engine for short texts may have seen one kind only
+        return 1.0
     reference, vectors = np.nan_to_num(reference), np.nan_to_num(vectors, posinf=0, neginf=0)
     ranked = [np.argsort(-(each[queries] @ each[passages].T), axis=1)[:, :TOP] for each in (reference, vectors)]
     shared = [len(set(a) & set(b)) / len(a) for a, b in zip(*ranked, strict=True)]
