@@ -230,3 +230,11 @@ def test_a_model_that_got_worse_is_called_worse(run_dir, tiny, capsys):
     assert failure.startswith("the tuned model is worse than the base: NDCG@3 on synthetic")
     assert "tuned is worse than base on synthetic" in capsys.readouterr().out
     assert document["finetuned"]["NDCG"]["NDCG@3"] < document["base"]["NDCG"]["NDCG@3"]
+
+
+def test_a_gate_that_compared_nothing_does_not_hold(run_dir, tuned):
+    failure, document, _ = run(run_dir, "question_sets={}", "fail_on_regression=true", "eval_base=false")
+    assert "not compared with the base" in failure
+    assert "finetuned" in document  # saved all the same
+    with pytest.raises(PipelineError, match="fail_on_regression is about .*nowhere"):
+        run(run_dir, "fail_on_regression=true", f"finetuned_model_path={run_dir}/nowhere")

@@ -138,16 +138,25 @@ def failure(
 
 
 def _regressions(config: EvalConfig, family: EvalFamily, ledger: Ledger, headline: list[str]) -> list[str]:
-    """On which test sets, guard sets too, the tuned model is worse than what it must not be worse than."""
-    found = []
+    """On which test sets, guard sets too, the tuned model is worse than what it must not be worse than.
+
+    A gate that saw nothing does not hold.
+    """
+    found, made = [], 0
     for pair, opponent in family.main.items():
+        compared = [
+            item for item in ledger.results.comparisons if (item["a"], item["b"]) == pair and item["metric"] in headline
+        ]
+        made += len(compared)
         worse = [
             f"{item['metric']} on {item['test_set']} ({kind_of(config, item['test_set'])}, {item['delta']:+.4f})"
-            for item in ledger.results.comparisons
-            if ((item["a"], item["b"]), item["verdict"]) == (pair, "worse") and item["metric"] in headline
+            for item in compared
+            if item["verdict"] == "worse"
         ]
         if worse:
             found.append(f"the tuned model is worse than {opponent}: {', '.join(worse)} (fail_on_regression)")
+    if not made:
+        found.append(f"the tuned model was not compared with {' or '.join(family.main.values())} (fail_on_regression)")
     return found
 
 

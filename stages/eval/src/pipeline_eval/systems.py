@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.assets import model_content, resolve_model
+from pipeline.checkpoints import find_model_folder
 from pipeline.contract import EncodingContract, contract_of_model
 from pipeline.errors import PipelineError
 from pipeline.records.results import SYSTEMS, VARIANT, in_order, is_served
@@ -133,8 +134,9 @@ class SystemMaker(ABC):
         names.remove("finetuned")
         if not names:
             raise PipelineError(f"the tuned model {path} does not exist, and nothing else is measured", fix=fix)
-        if self.config.fail_on_nim_metric_drift:
-            raise PipelineError(f"fail_on_nim_metric_drift compares with {path}, which does not exist", fix=fix)
+        for gate in ("fail_on_nim_metric_drift", "fail_on_regression"):
+            if getattr(self.config, gate):
+                raise PipelineError(f"{gate} is about {path}, which does not exist", fix=fix)
         logger.warning(f"the tuned model {path} does not exist and is skipped ({fix})")
 
     def make(self, name: str) -> System:
@@ -170,10 +172,8 @@ class SystemMaker(ABC):
 
     @cached_property
     def finetuned_folder(self) -> Path:
-        folder = Path(resolve_model(self.config.finetuned_model_path)).expanduser()
-        if not (folder / "config.json").is_file() and (folder / "model" / "consolidated").is_dir():
-            return folder / "model" / "consolidated"  # a checkpoint was named; the model is inside
-        return folder
+        """The tuned model; a checkpoint, or a folder of checkpoints, stands for the model in it."""
+        return Path(find_model_folder(resolve_model(self.config.finetuned_model_path))).expanduser()
 
     @cached_property
     def finetuned_content(self) -> str:
