@@ -236,5 +236,5 @@ def test_a_gate_that_compared_nothing_does_not_hold(run_dir, tuned):
     failure, document, _ = run(run_dir, "question_sets={}", "fail_on_regression=true", "eval_base=false")
     assert "not compared with the base" in failure
     assert "finetuned" in document  # saved all the same
-    with pytest.raises(PipelineError, match="fail_on_regression is about .*nowhere"):
+    with pytest.raises(PipelineError, match="fail_on_regression is about"):
         run(run_dir, "fail_on_regression=true", f"finetuned_model_path={run_dir}/nowhere")
