@@ -47,6 +47,7 @@ def project(tmp_path: Path) -> Path:
     ("arguments", "said"),
     [
         (("rerank", "sdg", "--run", "a", "--batch", "b"), "--run and --batch exclude each other"),
+        (("rerank", "sdg", "--run", ""), "--run names no profile"),
         (("rerank", "sdg", "--stage"), "--stage needs --run PROFILE or --batch PROFILE"),
         (("rerank", "sdg", "run.env.time=1:00"), "run.env.time changes a profile, but none is named"),
         (("rerank", "deploy", "--run", "box"), "deploy runs on this machine only"),
@@ -67,8 +68,10 @@ def test_rules_that_hold_before_env_toml_is_read(tmp_path: Path, arguments, said
         (("--run", "box", "run.env.runtme=x"), "runtme: unknown key; did you mean runtime?  [command line]"),
         (("--run", "box", "run.env.gpus_per_node=many"), "gpus_per_node='many': must be a whole number"),
         (("--batch", "here"), 'has executor = "local", which runs here and waits'),
-        (("--run", "here", "--stage"), 'has executor = "local", which runs here and waits'),
+        (("--run", "here", "--stage"), 'has executor = "local", which runs here'),
         (("--run", "box", "--stage"), "--stage puts files on a cluster"),
+        (("--run", "box", "--stage", "--dry-run"), "--stage puts files on a cluster"),
+        (("--run", "box", "run.env.env_vars.MY-TOKEN=s3cret"), "'MY-TOKEN' is no name of a variable"),
         (("--run", "box", "corpus_dir=./nowhere"), "corpus_dir: nowhere does not exist"),
         (("--run", "box"), "needs the Python package `docker`"),
     ],
@@ -76,6 +79,7 @@ def test_rules_that_hold_before_env_toml_is_read(tmp_path: Path, arguments, said
 def test_what_cannot_be_is_one_clear_error(project: Path, arguments, said):
     shown = pipeline("rerank", "sdg", "-c", "smoke", *arguments, cwd=project)
     assert shown.returncode == 1 and said in shown.stderr and "Traceback" not in shown.stderr
+    assert "s3cret" not in shown.stdout + shown.stderr
     assert sorted(path.name for path in project.iterdir()) == ["data", "env.toml"]
 
 
@@ -125,7 +129,7 @@ def test_a_run_shows_a_container_for_each_stage_and_one_for_all_when_detached(pr
         ("finetune", ["nproc_per_node=1"], " nproc_per_node=1"),
         ("finetune", ["run.env.gpus_per_node=4"], " nproc_per_node=4"),
         ("sdg", [], ""),
-        ("eval", [], ""),
+        ("eval", [], " nproc_per_node=2"),
         ("export", [], ""),
     ],
 )
@@ -141,4 +145,4 @@ def test_a_local_profile_runs_here_with_its_processes(project: Path):
     chain = pipeline(
         "rerank", "run", "-c", "smoke", "--from", "prep", "--to", "eval", "--run", "here", "-d", cwd=project
     )
-    assert chain.stdout.count("--nproc-per-node 3") == 2, chain.stdout
+    assert chain.stdout.count("--nproc-per-node 3") == 3, chain.stdout

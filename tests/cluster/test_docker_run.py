@@ -168,6 +168,36 @@ def test_what_the_engine_cannot_do_is_one_clear_error(project: Path, override, s
     assert not calls(project)
 
 
+@pytest.mark.parametrize("way", ["--run", "--batch"])
+def test_a_container_that_does_not_start_is_not_left_with_its_secrets(project: Path, docker_engine, way):
+    asked = (way, "box", "run.env.gpus_per_node=1", f"nvidia_api_key={CANARY}")
+    ran = pipeline(project, "rerank", "sdg", "-c", "smoke", *asked)
+    if ran.returncode == 0:
+        pytest.skip("this engine has GPUs")
+    assert "the container of rerank-sdg does not start" in ran.stderr and "Traceback" not in ran.stderr
+    assert not containers(docker_engine, project)
+
+
+def test_a_reader_that_goes_away_does_not_end_the_stage(project: Path, docker_engine):
+    (project / "fake" / "uv").write_text("#!/bin/sh\necho started; sleep 1; echo more; exec sleep 60\n")
+    process = subprocess.Popen(
+        command("rerank", "finetune", "-c", "smoke", "--run", "box"),
+        cwd=project, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "started\n"
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait(timeout=60) == 1
+    left = containers(docker_engine, project)
+    try:
+        assert [item.status for item in left] == ["running"]
+        assert f"{left[0].name} may go on" in said and f"docker stop {left[0].name}" in said
+        assert "Traceback" not in said and "Exception ignored" not in said
+    finally:
+        for item in left:
+            item.remove(force=True)
+
+
 def test_an_engine_that_is_not_there_is_one_clear_error(project: Path):
     ran = pipeline(project, "rerank", "sdg", "-c", "smoke", "--run", "box", DOCKER_HOST="unix:///nowhere.sock")
     assert ran.returncode == 1 and "DOCKER_HOST=unix:///nowhere.sock" in ran.stderr and "fix:" in ran.stderr

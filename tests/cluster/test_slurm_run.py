@@ -80,7 +80,7 @@ class Cluster:
         return process.returncode, out, err
 
     def secrets(self) -> list[Path]:
-        return list(self.jobs.glob(".pipeline-secrets/*"))
+        return list(self.jobs.glob("*/.secrets.env"))
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_secret_reaches_the_stage_and_nothing_else(cluster, reached, monkeypat
     monkeypatch.setenv("NVIDIA_API_KEY", "nvapi-not-to-be-seen")
     cluster.profile(
         'echo "length ${#NVIDIA_API_KEY}"; scontrol show job $SLURM_JOB_ID; scontrol write batch_script $SLURM_JOB_ID -'
-        "; ls -A .pipeline-secrets; tr '\\0' ' ' < /proc/$$/cmdline",
+        "; ls -A */; tr '\\0' ' ' < /proc/$$/cmdline",
         *reached,
     )
     (cluster.folder / "corpus").mkdir()

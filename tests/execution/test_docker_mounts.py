@@ -91,6 +91,45 @@ def test_what_an_earlier_stage_makes_is_not_missing():
     assert missing_inputs([task("prep"), task("finetune")], profile()) == []
 
 
+def test_a_snapshot_of_the_hub_is_mounted_with_the_blobs_that_its_files_link_to(project):
+    model = project / "hub" / "models--a--b"
+    (model / "snapshots" / "1").mkdir(parents=True)
+    (model / "blobs").mkdir()
+    (model / "blobs" / "x").touch()
+    (model / "snapshots" / "1" / "config.json").symlink_to("../../blobs/x")
+    (project / "output").mkdir()
+    trained = task("finetune", f"base_model={model}/snapshots/1")
+    assert Mount(model, str(model), read_only=True) in mounts_of([trained], profile())
+
+
+def test_a_link_that_leads_out_of_every_mount_is_named(project):
+    (project / "far").mkdir()
+    (project / "data" / "corpus" / "more").symlink_to(project / "far")
+    wanted = task("sdg", "corpus_dir=./data/corpus")
+    with pytest.raises(PipelineError, match=r"corpus/more is a link to .*/far, which the container does not see"):
+        mounts_of([wanted], profile())
+    assert mounts_of([wanted], profile(f"./far:{project}/far"))
+    (project / "data" / "corpus" / "more").unlink()
+    (project / "data" / "corpus" / "again").symlink_to("b")
+    (project / "data" / "corpus" / "b").touch()
+    assert mounts_of([wanted], profile())
+
+
+def test_two_paths_that_would_be_one_in_the_container_are_refused(project, monkeypatch):
+    (project / "deep" / "er").mkdir(parents=True)
+    monkeypatch.chdir(project / "deep" / "er")
+    same = task("sdg", "run_dir=../x", "output_dir=../../x/stage", f"corpus_dir={project}/data/corpus")
+    with pytest.raises(PipelineError, match="would be /x/stage in the container") as caught:
+        mounts_of([same], profile())
+    assert f"{project}/x/stage" in caught.value.fix
+
+
+def test_a_configuration_file_in_the_checkout_is_named_as_it_lies_in_the_container():
+    shipped = workspace() / "stages" / "sdg" / "config" / "rerank" / "smoke.yaml"
+    own = make_task(make_plan(resolve("rerank", "sdg", str(shipped))), str(shipped), [])
+    assert "-c /opt/pipeline/stages/sdg/config/rerank/smoke.yaml" in container_spec([own], profile()).script
+
+
 def test_the_nearest_mount_counts():
     mounts = [Mount(Path("/big"), "/data"), Mount(Path("/fast"), "/data/hot"), Mount(Path("/x"), "/dat")]
     assert host_of("/data/hot/a", mounts) == Path("/fast/a")

@@ -39,10 +39,26 @@ def test_without_git_folders_that_are_made_stay_behind(tmp_path):
     assert names(source_files(tmp_path)) == ["src/a"]
 
 
+@pytest.mark.parametrize("with_git", [True, False])
+def test_keys_profiles_and_documents_stay_here(tmp_path, with_git):
+    write(tmp_path, code="a", data__corpus__mine="b", data__demo__ours="c", sub__env="d")
+    write(tmp_path, **{".env": "e", ".env.local": "e", "env.toml": "f"})
+    if with_git:
+        subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    assert names(source_files(tmp_path)) == ["code", "data/demo/ours", "sub/env"]
+
+
+def test_a_git_that_does_not_answer_is_no_reason_to_send_everything(tmp_path):
+    write(tmp_path, **{".git": "no repository", "private": "a"})
+    with pytest.raises(PipelineError, match=r"git does not list the files of .*: fatal: ") as caught:
+        source_files(tmp_path)
+    assert "safe.directory" in caught.value.fix
+
+
 def test_data_in_a_checkout_is_no_code(tmp_path, monkeypatch):
     monkeypatch.setattr(checkout, "_LARGEST", 10)
-    write(tmp_path, code="1", data__corpus="1" * 10)
-    with pytest.raises(PipelineError, match="largest: data/corpus"):
+    write(tmp_path, code="1", data__big="1" * 10)
+    with pytest.raises(PipelineError, match="largest: data/big"):
         source_files(tmp_path)
 
 

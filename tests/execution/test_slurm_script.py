@@ -78,16 +78,41 @@ def test_only_training_is_spread_over_nodes():
     assert "srun --nodes=2 --ntasks=2" in sbatch_script(finetune)
 
 
-def test_a_container_sees_the_shared_folder_the_mounts_and_uv():
+def test_a_container_sees_the_shared_folder_the_mounts_and_uv(monkeypatch):
     profile = dataclasses.replace(
-        CLUSTER, container_image="nvcr.io/nvidia/pytorch:25.01-py3", mounts=["/data:/data", "./corpus:/corpus"]
+        CLUSTER, container_image="nvcr.io/nvidia/pytorch:25.01-py3", mounts=["$DATA:/data", "./corpus:/corpus"]
     )
-    script = sbatch_script(jobs(profile, task("sdg"))[0])
+    monkeypatch.setenv("DATA", "/data")
+    job = jobs(profile, task("sdg"))[0]
+    script = sbatch_script(job)
+    folder = f"{PLACES.code}/.venvs/nvcr.io-nvidia-pytorch-25.01-py3"
+    assert f"PIPELINE_ENV_DIR={folder} UV_PROJECT_ENVIRONMENT={folder}/cli" in run_script(job)
+    assert "only-managed" in run_script(job) and "only-managed" not in run_script(jobs(CLUSTER, task("sdg"))[0])
     assert "--container-image=nvcr.io#nvidia/pytorch:25.01-py3" in script
     mounts = "/data:/data,/shared/jobs/corpus:/corpus,/opt/uv:/opt/uv,/shared/jobs:/shared/jobs"
     assert f"--container-mounts={mounts}" in script
     assert "--container-workdir=/shared/jobs" in script
     assert "--chdir" not in script
+
+
+def test_a_home_is_that_of_this_machine_alone():
+    with pytest.raises(PipelineError, match="mounts: '~/data:/data': ~ is the home of this machine"):
+        jobs(dataclasses.replace(CLUSTER, mounts=["~/data:/data"]), task("sdg"))
+    with pytest.raises(PipelineError, match="sdg: corpus_dir=~/docs: ~ is the home of this machine"):
+        SlurmExecutor(CLUSTER).describe([task("sdg", "corpus_dir=~/docs")], detached=True)
+
+
+def test_the_job_that_deletes_secrets_asks_for_what_its_partition_wants():
+    profile = dataclasses.replace(CLUSTER, gpus_per_node=4, mem="64G", partition="any")
+    script = cleanup_script(["/a"], jobs(profile, task("sdg"))[0].options)
+    assert {"#SBATCH --gpus-per-node=4", "#SBATCH --mem=64G", "#SBATCH --partition=any"} <= set(script.splitlines())
+
+
+def test_a_secret_in_a_file_of_ones_own_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "my.yaml").write_text("extends: smoke\nnvidia_api_key: nvapi-canary\n")
+    with pytest.raises(PipelineError, match=r"my\.yaml holds a secret \(nvidia_api_key\)") as caught:
+        SlurmExecutor(CLUSTER).describe([task("sdg", config="./my.yaml")], detached=True)
+    assert "canary" not in str(caught.value) and "export NVIDIA_API_KEY" in caught.value.fix
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ SAID: dict[str, str] = {}
 def follower(tmp_path, monkeypatch):
     monkeypatch.setattr(slurm_watch, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(slurm_watch, "_CHUNK", 7)
-    SAID.update(squeue="false", sacct="false")
+    SAID.update(squeue="echo 'slurm_load_jobs error: Invalid job id specified' >&2; false", sacct="false")
     (tmp_path / "logs").mkdir()
     folder = str(tmp_path)
     job = Job("embed-sdg", "sdg", folder, [], Places(folder, folder, folder))
@@ -90,6 +90,26 @@ def test_a_broken_connection_ends_following_but_not_the_job(follower, monkeypatc
         follower.follow()
 
 
+def test_a_controller_that_is_away_for_a_while_is_asked_again(follower, tmp_path):
+    SAID["squeue"] = f"test -e {tmp_path}/back && echo COMPLETED || {{ touch {tmp_path}/back; echo busy >&2; false; }}"
+    assert follower.follow() == 0
+    (tmp_path / "back").unlink()
+    with pytest.raises(HostUnreachable, match="squeue does not answer: busy"):
+        slurm_watch.state_of(follower.host, "17")
+
+
+def test_a_controller_that_stays_away_says_that_the_job_goes_on(follower):
+    SAID["squeue"] = "echo 'Unable to contact slurm controller' >&2; false"
+    with pytest.raises(PipelineError, match="Unable to contact slurm controller; job 17 goes on"):
+        follower.follow()
+
+
+def test_the_exit_code_counts_when_the_controller_is_away(follower):
+    SAID["squeue"] = "echo 'Unable to contact slurm controller' >&2; false"
+    leave(follower, "7\n")
+    assert follower.follow() == 7
+
+
 def test_ssh_never_asks_and_names_the_profiles_identity():
     command = ssh_command("login", "me", "/keys/id", 2222)
     assert command[-2:] == ["--", "me@login"]
@@ -135,3 +155,12 @@ def test_a_signal_waits_for_the_end_of_a_held_step():
         steps.append("never")
     assert steps == ["went on"]
     assert caught.value.code == 143
+
+
+def test_a_held_step_after_a_signal_ends_in_peace_and_a_closed_terminal_is_a_signal():
+    with Interrupts() as interrupts:
+        with pytest.raises(Interrupted) as caught:
+            os.kill(os.getpid(), signal.SIGHUP)
+        with interrupts.held():
+            steps = ["cleared up"]
+    assert (steps, caught.value.code) == (["cleared up"], 129)

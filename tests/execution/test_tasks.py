@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import resolve
+from pipeline.errors import PipelineError
 from pipeline.execution.environment import environment_for, secret_file
 from pipeline.execution.plan import make_plan
 from pipeline.execution.profile import Profile
@@ -89,9 +90,16 @@ def test_the_token_of_a_login_is_found_for_models_of_the_hub(tmp_path: Path):
 
 
 def test_values_of_the_profile_that_look_secret_are_treated_so():
-    profile = Profile(name="p", env_vars={"MY_TOKEN": "t", "NCCL_DEBUG": "INFO"})
-    environment = environment_for([task("prep")], profile)
-    assert (environment.plain, environment.secret) == ({"NCCL_DEBUG": "INFO"}, {"MY_TOKEN": "t"})
+    plain = {"NCCL_DEBUG": "INFO", "TOKENIZERS_PARALLELISM": "false", "MAX_TOKENS": "9", "MONKEYS": "3"}
+    secret = {"MY_TOKEN": "t", "AWS_SECRET_ACCESS_KEY": "a", "PGPASSWORD": "p", "MYAPIKEY": "k", "api_key": "l"}
+    environment = environment_for([task("prep")], Profile(name="p", env_vars=plain | secret))
+    assert (environment.plain, environment.secret) == (plain, secret)
+
+
+def test_a_key_in_the_place_of_its_variables_name_is_refused_and_not_shown():
+    with pytest.raises(PipelineError, match="nim_api_key_env holds no name") as caught:
+        environment_for([task("eval", "nim_api_key_env=sk-canary")], Profile(name="p"))
+    assert "canary" not in str(caught.value)
 
 
 def test_weights_and_biases_of_env_toml_reach_the_stage_that_logs(tmp_path: Path):

@@ -41,6 +41,9 @@ def place_of(
     Raises:
         PipelineError: options that do not go together, `deploy` elsewhere, or a bad profile.
     """
+    for option, given in (("--run", run), ("--batch", batch)):
+        if given is not None and not given.strip():
+            raise PipelineError(f"{option} names no profile", fix=f"{option} PROFILE; is the variable empty?")
     of_profile, own = _sorted_out(overrides)
     if run and batch:
         raise PipelineError("--run and --batch exclude each other", fix="--run waits for the end, --batch does not")
@@ -62,11 +65,15 @@ def place_of(
             fix="leave --run and --batch out for deploy, or end the run at --to export",
         )
     profile = load_profile(name, of_profile)
+    if stage_files and profile.executor != "slurm":
+        raise PipelineError(
+            f'--stage puts files on a cluster; profile {name!r} has executor = "{profile.executor}", which runs here',
+            fix="leave --stage out; --dry-run shows what would be started",
+        )
     if profile.executor == "local":
-        if batch or stage_files:
-            option = "--stage" if stage_files else "--batch"
+        if batch:
             raise PipelineError(
-                f'{option}: profile {name!r} has executor = "local", which runs here and waits', fix=f"--run {name}"
+                f'--batch: profile {name!r} has executor = "local", which runs here and waits', fix=f"--run {name}"
             )
         os.environ.update(profile.environment())
     return Place(profile, bool(batch), stage_files), own

@@ -14,6 +14,8 @@ from pipeline.errors import PipelineError
 
 _SKIPPED = frozenset({".git", ".venv", ".venvs", "output", "dist", "__pycache__", "wandb", "node_modules"})
 """Folders that are no source, for a checkout without git."""
+_DOCUMENTS = Path("data/corpus")
+"""Here a person puts documents of their own."""
 _LARGEST = 200 * 2**20
 """Bytes of a checkout that is still code, and no data that somebody put there."""
 
@@ -22,10 +24,10 @@ def source_files(root: Path) -> list[Path]:
     """The files of a checkout relative to `root`, sorted: what git tracks and what it does not ignore.
 
     Raises:
-        PipelineError: they are too large to be code.
+        PipelineError: git does not list them, or they are too large to be code.
     """
-    listed = _git_files(root) if (root / ".git").exists() else None
-    files = sorted(_walked(root) if listed is None else listed)
+    listed = _git_files(root) if (root / ".git").exists() else _walked(root)
+    files = sorted(name for name in listed if is_code(name))
     sizes = {name: (root / name).lstat().st_size for name in files}
     if sum(sizes.values()) > _LARGEST:
         biggest = max(sizes, key=lambda name: sizes[name])
@@ -36,13 +38,23 @@ def source_files(root: Path) -> list[Path]:
     return files
 
 
-def _git_files(root: Path) -> list[Path] | None:
-    """None where git itself is not there or does not answer."""
+def is_code(name: Path) -> bool:
+    """Whether a file of the checkout (a relative path) may travel with it."""
+    has_keys = name == Path("env.toml") or any(part.startswith(".env") for part in name.parts)
+    return not has_keys and _DOCUMENTS not in name.parents
+
+
+def _git_files(root: Path) -> list[Path]:
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     try:
         listed = subprocess.run(command, capture_output=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    except (OSError, subprocess.CalledProcessError) as error:  # a walk would send what .gitignore keeps back
+        said = getattr(error, "stderr", None)
+        raise PipelineError(
+            f"git does not list the files of {root}: {os.fsdecode(said).strip() if said else error}",
+            fix=f"make `git -C {root} status` work; for another user's checkout: git config --global --add "
+            f"safe.directory {root}",
+        ) from error
     names = {Path(os.fsdecode(name)) for name in listed.split(b"\0") if name}
     return [name for name in names if (root / name).is_symlink() or (root / name).is_file()]
 

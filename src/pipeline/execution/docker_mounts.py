@@ -48,13 +48,18 @@ def mounts_of(tasks: Sequence[Task], profile: Profile) -> list[Mount]:
     """The profile's mounts, then what the tasks write and read beyond them.
 
     Raises:
-        PipelineError: a mount of the profile is not HOST:CONTAINER, or names a variable that is not set.
+        PipelineError: a mount of the profile is not HOST:CONTAINER, or names a variable that is not set; two paths
+            would be one in the container; an input has links that lead out of it.
     """
-    mounts = profile_mounts(profile)
+    own = profile_mounts(profile)
+    mounts = list(own)
     for task in tasks:
-        _add(mounts, _written(task.plan), read_only=False)
+        _add(mounts, own, _written(task.plan), read_only=False)
     for task in tasks:
-        _add(mounts, [*_read(task.plan), *task.own_files()], read_only=True)
+        _add(mounts, own, map(_whole, [*_read(task.plan), *task.own_files()]), read_only=True)
+    for task in tasks:
+        for path in _read(task.plan):
+            _check_links(path, mounts)
     return mounts
 
 
@@ -65,11 +70,13 @@ def profile_mounts(profile: Profile) -> list[Mount]:
 
 def host_of(there: str, mounts: Iterable[Mount]) -> Path | None:
     """The path of this machine that the container sees as `there`; None if no mount covers it."""
-    covering = [mount for mount in mounts if mount.covers(there)]
-    if not covering:
-        return None
-    nearest = max(covering, key=lambda mount: len(mount.there))
-    return nearest.host / os.path.relpath(there, nearest.there)
+    nearest = _nearest(there, mounts)
+    return nearest and nearest.host / os.path.relpath(there, nearest.there)
+
+
+def _nearest(there: str, mounts: Iterable[Mount]) -> Mount | None:
+    covering = (mount for mount in mounts if mount.covers(there))
+    return max(covering, key=lambda mount: len(mount.there), default=None)
 
 
 def missing_inputs(tasks: Sequence[Task], profile: Profile) -> list[str]:
@@ -92,11 +99,39 @@ def _on_host(path: str, mounts: Iterable[Mount]) -> Path:
     return host_of(there_of(path), mounts) or Path(path)
 
 
-def _add(mounts: list[Mount], paths: Iterable[Path], read_only: bool) -> None:
+def _add(mounts: list[Mount], own: Sequence[Mount], paths: Iterable[Path], read_only: bool) -> None:
+    """Mount what no mount covers yet. Only the profile's (`own`) may show another folder under a path's name."""
     for path in paths:
-        there = there_of(path)
-        if host_of(there, mounts) is None:
-            mounts.append(Mount(Path(os.path.abspath(path)), there, read_only))
+        there, here = there_of(path), Path(os.path.abspath(path))
+        nearest = _nearest(there, mounts)
+        if nearest is None:
+            mounts.append(Mount(here, there, read_only))
+        elif nearest not in own and host_of(there, [nearest]) != here:
+            raise PipelineError(
+                f"{path} would be {there} in the container, where {nearest.host} is {nearest.there}",
+                fix=f"give an absolute path: {here}",
+            )
+
+
+def _whole(path: Path) -> Path:
+    """The folder that has to be mounted for a path: files of a hub snapshot are links to blobs beside it."""
+    for folder in path.parents:
+        if folder.name == "snapshots" and folder.parent.name.startswith(("models--", "datasets--")):
+            return folder.parent
+    return path
+
+
+def _check_links(path: Path, mounts: Sequence[Mount]) -> None:
+    folder = host_of(there_of(path), mounts)
+    for entry in os.scandir(folder) if folder and folder.is_dir() else ():
+        if not entry.is_symlink() or not os.path.exists(entry.path):
+            continue
+        target = os.path.normpath(os.path.join(there_of(path), os.readlink(entry.path)))
+        if _nearest(target, mounts) is None:
+            raise PipelineError(
+                f"{entry.path} is a link to {os.readlink(entry.path)}, which the container does not see",
+                fix=f'add mounts = ["{os.path.realpath(entry.path)}:{target}"], or put the file itself there',
+            )
 
 
 def _written(plan: Plan) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -13,8 +12,9 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.execution.docker_mounts import Mount, mounts_of
 from pipeline.execution.environment import Environment, environment_for, hf_home
+from pipeline.execution.own_values import settled
 from pipeline.execution.plan import uv_command
-from pipeline.execution.profile import Profile, host_path
+from pipeline.execution.profile import Profile, host_path, image_folder
 from pipeline.execution.tasks import Task, far_command, joined_arguments
 from pipeline.home import workspace
 
@@ -59,11 +59,12 @@ def container_spec(tasks: Sequence[Task], profile: Profile) -> ContainerSpec:
         fixed.append(Mount(_uv_binary(), UV, read_only=True))
     asked = environment_for(tasks, profile)
     environment = Environment({**_base_environment(image, profile), **asked.plain}, asked.secret, asked.unset)
-    command = far_command([_expanded(word) for word in joined_arguments(tasks)], CODE, profile.uv or UV)
+    arguments = joined_arguments([settled(task, profile).there(CODE) for task in tasks])
+    command = far_command(arguments, CODE, profile.uv or UV)
     made = [
         state / "hf" / "hub",
         hub.host,
-        state / _folder_of(image) / "home",
+        state / image_folder(image) / "home",
         *(mount.host for mount in own if not mount.host.exists()),
     ]
     task = "-to-".join(dict.fromkeys([tasks[0].name, tasks[-1].name]))
@@ -97,7 +98,7 @@ def _script(profile: Profile, command: Sequence[str], secrets: bool) -> str:
 
 
 def _base_environment(image: str, profile: Profile) -> dict[str, str]:
-    folder = f"{STATE}/{_folder_of(image)}"
+    folder = f"{STATE}/{image_folder(image)}"
     environment = {
         "HOME": f"{folder}/home",
         "USER": os.environ.get("USER", "pipeline"),
@@ -111,11 +112,6 @@ def _base_environment(image: str, profile: Profile) -> dict[str, str]:
     }
     # Images made for GPUs say this themselves; in others the runtime shows no GPU without it.
     return environment | (_NVIDIA if profile.runtime == "nvidia" and profile.gpus_per_node is None else {})
-
-
-def _folder_of(image: str) -> str:
-    """Environments are kept for each image: another image has another Python and other libraries."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", image)
 
 
 def _uv_binary() -> Path:
@@ -136,9 +132,3 @@ def _uv_binary() -> Path:
 def _is_linux_program(path: Path) -> bool:
     with path.open("rb") as stream:
         return stream.read(4) == b"\x7fELF"
-
-
-def _expanded(word: str) -> str:
-    """`key=~/x` means the home of the person, which the container has not."""
-    name, sign, value = word.partition("=")
-    return f"{name}={os.path.expanduser(value)}" if sign and value.startswith("~/") else word

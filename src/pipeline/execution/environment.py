@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import PipelineError
+from pipeline.execution.names import is_variable, looks_secret
 from pipeline.execution.plan import InputState, Plan
 from pipeline.execution.profile import Profile
 from pipeline.execution.tasks import Task
 from pipeline.schemas.fields import keys_of
-
-_LOOKS_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def environment_for(tasks: Sequence[Task], profile: Profile) -> Environment:
     """What tasks are given: the profile's `env_vars`, W&B settings, and the secrets of their own stages alone.
 
     Raises:
-        PipelineError: `env_vars` name a variable that is not set.
+        PipelineError: `env_vars` name a variable that is not set, or a key `…api_key_env` names none.
     """
     plain: dict[str, str] = {}
     secret: dict[str, str] = {}
@@ -46,17 +45,26 @@ def environment_for(tasks: Sequence[Task], profile: Profile) -> Environment:
         asked += secret_names(task.plan)
         secret |= {name: value for name in asked if (value := _value_of(name))} | task.plan.resolved.secrets
     for name, value in profile.environment().items():
-        (secret if _LOOKS_SECRET.search(name) else plain)[name] = value
+        (secret if looks_secret(name) else plain)[name] = value
     return Environment(plain, secret, tuple(name for name in dict.fromkeys(asked) if name not in secret))
 
 
 def secret_names(plan: Plan) -> list[str]:
-    """Environment variables with secrets that a stage with this configuration may ask for."""
+    """Environment variables with secrets that a stage with this configuration may ask for.
+
+    Raises:
+        PipelineError: a key `…api_key_env` holds something else, perhaps the secret itself: it is not shown.
+    """
     config = plan.resolved.config
     names = {item.spec.secret_env for item in keys_of(type(config)).values() if item.spec.secret_env}
     for name in keys_of(type(config)):
         value = getattr(config, name)
-        if isinstance(value, str) and name.endswith("api_key_env"):
+        if isinstance(value, str) and value and name.endswith("api_key_env"):
+            if not is_variable(value):
+                raise PipelineError(
+                    f"{name} holds no name of an environment variable",
+                    fix=f"export MY_API_KEY=…, and set {name}=MY_API_KEY",
+                )
             names.add(value)
         elif isinstance(value, str) and name.endswith("provider") and f"{value.upper()}_API_KEY" in os.environ:
             names.add(f"{value.upper()}_API_KEY")

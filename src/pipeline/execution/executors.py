@@ -29,7 +29,10 @@ class Executor(Protocol):
         ...
 
     def stage_files(self, tasks: Sequence[Task]) -> str:
-        """Put code, configuration and an executable run.sh there, and start nothing. Returns what to do next."""
+        """Put code, configuration and an executable run.sh there, and start nothing. Returns what to do next.
+
+        Of a cluster alone: the command line refuses `--stage` for any other.
+        """
         ...
 
 

@@ -1,10 +1,11 @@
-"""Ctrl-C and SIGTERM while work runs elsewhere: they must find a moment at which it can be cancelled."""
+"""Ctrl-C, SIGTERM and a closed terminal while work runs elsewhere: each must find a moment to cancel it at."""
 
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class Interrupted(BaseException):
@@ -13,19 +14,22 @@ class Interrupted(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.code = 128 + number
-        """Our exit code: 130 for Ctrl-C, 143 for SIGTERM."""
+        """Our exit code: 130 for Ctrl-C, 143 for SIGTERM, 129 for a terminal that went away."""
 
 
 class Interrupts:
-    """Within `with Interrupts() as interrupts:` both signals raise `Interrupted`; within `held()` only at its end."""
+    """Within `with Interrupts() as interrupts:` the signals raise `Interrupted`; within `held()` only at its end."""
 
     def __init__(self) -> None:
         self._held = False
-        self._number: int | None = None
+        self._waiting: int | None = None
+        """A signal that came within `held()`."""
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interrupts:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # nohup
             self._before[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -41,10 +45,17 @@ class Interrupts:
             yield
         finally:
             self._held = False
-        if self._number is not None:
-            raise Interrupted(self._number)
+        if (number := self._waiting) is not None:
+            self._waiting = None
+            raise Interrupted(number)
 
     def _on_signal(self, number: int, _: object) -> None:
-        self._number = number
         if not self._held:
             raise Interrupted(number)
+        self._waiting = number
+
+
+def tell(text: str) -> None:
+    """A line on the error stream, if somebody still reads it: a terminal that is gone must not stop the stopping."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

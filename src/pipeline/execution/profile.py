@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import PipelineError
+from pipeline.execution.names import is_variable
 from pipeline.family import STAGES
 from pipeline.schemas.fields import key
 
@@ -63,6 +64,7 @@ class Profile:
         """(key, what is wrong) for each broken rule over several keys."""
         known = ", ".join(STAGES)
         found = [("images", f"{stage} is no stage; one of {known}") for stage in self.images if stage not in STAGES]
+        found += [("env_vars", f"{name!r} is no name of a variable") for name in self.env_vars if not is_variable(name)]
         if self.executor == "docker" and not (self.container_image or self.images):
             found.append(("container_image", "executor docker needs an image"))
         if self.executor != "slurm" and self.nodes > 1:
@@ -90,6 +92,11 @@ class Profile:
             PipelineError: a variable is not set.
         """
         return {name: expand(value, f"profile {self.name!r}, env_vars.{name}") for name, value in self.env_vars.items()}
+
+
+def image_folder(image: str | None) -> str:
+    """The folder of an image's environments: another image has another Python and other libraries."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", image) if image else "host"
 
 
 def expand(text: str, where: str) -> str:

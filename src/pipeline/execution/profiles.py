@@ -16,6 +16,8 @@ from pipeline.schemas.fields import canonical, keys_of
 
 RESERVED = frozenset({"wandb", "cli", "cache", "artifacts"})
 """Tables of env.toml that are settings, not profiles."""
+_NOT_SHOWN = frozenset({"env_vars"})
+"""Its values may be secrets."""
 
 
 def env_file(start: Path | None = None) -> Path:
@@ -77,9 +79,12 @@ def _checked(name: str, values: dict[str, Any], origins: dict[str, str]) -> Prof
         try:
             typed[key] = coerce(keys[key], value)
         except NotThisType as error:
-            problems.append(ConfigProblem(key, value, str(error), origins[key]))
+            problems.append(ConfigProblem(key, MISSING if key in _NOT_SHOWN else value, str(error), origins[key]))
     profile = Profile(**typed)
-    problems += [ConfigProblem(key, values.get(key, MISSING), text, name) for key, text in profile.problems()]
+    problems += [
+        ConfigProblem(key, MISSING if key in _NOT_SHOWN else values.get(key, MISSING), text, name)
+        for key, text in profile.problems()
+    ]
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise PipelineError(f"profile {name!r} of env.toml:\n{lines}", fix="docs/running-elsewhere.md has every key")

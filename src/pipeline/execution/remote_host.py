@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import subprocess
 import tempfile
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import PipelineError
+from pipeline.execution.names import looks_secret
 
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW(OR)?D|CREDENTIAL", re.IGNORECASE)
 _UNREACHABLE = 255
 """Exit code of ssh itself, as against the command it ran."""
 _BEGIN = "--- pipeline ---"
@@ -23,11 +22,6 @@ _BEGIN = "--- pipeline ---"
 
 class HostUnreachable(PipelineError):
     """No connection, or it broke: what was asked for may or may not have happened."""
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a variable of this name holds, by its name, something that must not be written or shown."""
-    return bool(_SECRET_NAME.search(name))
 
 
 @dataclass(frozen=True)
@@ -117,4 +111,4 @@ def _close(ssh: list[str], sockets: Path) -> None:
 
 def _without_secrets() -> dict[str, str]:
     """Our environment for a child that submits: Slurm keeps what sbatch is started with."""
-    return {name: value for name, value in os.environ.items() if not is_secret_name(name)}
+    return {name: value for name, value in os.environ.items() if not looks_secret(name)}

@@ -6,18 +6,17 @@ Slurm's own commands are driven directly; docs/decisions.md says why.
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from textwrap import indent
 
 from pipeline.execution.environment import environment_for
-from pipeline.execution.interrupts import Interrupted, Interrupts
+from pipeline.execution.interrupts import Interrupted, Interrupts, tell
 from pipeline.execution.profile import Profile
-from pipeline.execution.remote_host import reach
+from pipeline.execution.remote_host import HostUnreachable, reach
 from pipeline.execution.slurm_jobs import MULTI_NODE_STAGES, jobs_of, places_of
 from pipeline.execution.slurm_script import Job, run_script, sbatch_script
-from pipeline.execution.slurm_submit import Submission
+from pipeline.execution.slurm_submit import Submission, check_sendable
 from pipeline.execution.slurm_watch import Follower, looking_hints
 from pipeline.execution.tasks import Task
 
@@ -29,6 +28,7 @@ class SlurmExecutor:
         self.profile = profile
 
     def describe(self, tasks: Sequence[Task], detached: bool) -> str:
+        check_sendable(tasks)
         places = places_of(self.profile, tasks, "HASH-OF-THE-CHECKOUT")
         jobs = jobs_of(self.profile, tasks, places, detached, self.profile.uv or "uv")
         where = f"on {self.profile.host}, over ssh" if self.profile.tunnel else "on this machine"
@@ -49,10 +49,11 @@ class SlurmExecutor:
             try:
                 code = _followed(submission)
             except Interrupted:
-                print(f"\ncancelling job {', '.join(submission.ids)}", file=sys.stderr, flush=True)
-                submission.withdraw()
+                tell(f"\ncancelling job {', '.join(submission.ids)}")
+                submission.give_up(interrupts)
                 raise
-            submission.withdraw()  # not after an error of ours: a broken connection ends no job
+            with interrupts.held(), suppress(HostUnreachable):
+                submission.withdraw()  # not after an error of ours: a broken connection ends no job
             return code
 
     def submit(self, tasks: Sequence[Task]) -> str:
@@ -108,7 +109,7 @@ class SlurmExecutor:
 def _followed(submission: Submission) -> int:
     """Follow the jobs in order; the exit code of the first that failed, else 0."""
     for job, job_id in zip(submission.jobs, submission.ids, strict=True):
-        print(f"{job.name} is job {job_id}; logs in {job.folder}/logs", file=sys.stderr, flush=True)
+        tell(f"{job.name} is job {job_id}; logs in {job.folder}/logs")
         code = Follower(submission.host, job, job_id).follow()
         if code:
             return code

@@ -11,9 +11,11 @@ from uuid import uuid4
 
 from pipeline.config import is_file_name
 from pipeline.errors import PipelineError
+from pipeline.execution.checkout import is_code
 from pipeline.execution.environment import environment_for
+from pipeline.execution.own_values import settled
 from pipeline.execution.plan import InputState, PlannedInput
-from pipeline.execution.profile import Profile
+from pipeline.execution.profile import Profile, expand
 from pipeline.execution.slurm_script import Job, Options, Places, run_script, sbatch_script
 from pipeline.execution.tasks import Task
 from pipeline.home import workspace
@@ -62,11 +64,11 @@ def jobs_of(
                 name=task.name,
                 stage=task.stage,
                 folder=folder,
-                arguments=replace(task, config=_far_config(task, folder, places)).arguments,
+                arguments=_far_task(task, profile, folder, places).arguments,
                 places=places,
                 uv=uv,
                 environment=environment.plain,
-                secret_file=f"{places.state}/.pipeline-secrets/{uuid4()}.env" if has_secrets else None,
+                secret_file=f"{folder}/.secrets.env" if has_secrets else None,
                 options=_options(profile, detached),
                 nodes=profile.nodes if task.stage in MULTI_NODE_STAGES else 1,
                 cpus_per_task=profile.cpus_per_task,
@@ -100,7 +102,7 @@ def needed_inputs(tasks: Sequence[Task]) -> list[PlannedInput]:
         specs = keys_of(type(resolved.config))
         for item in task.plan.inputs:
             comes = item.state in (InputState.REMOTE, InputState.OPTIONAL) or specs[item.key].spec.optional_input
-            shipped = item.key not in resolved.command_line and workspace() in Path(item.value).parents
+            shipped = item.key not in resolved.command_line and _travels(Path(item.value))
             if not comes and not shipped and item.made_by not in made:
                 needed[item.value] = item
         made.add(task.stage)
@@ -135,19 +137,34 @@ def _options(profile: Profile, detached: bool) -> Options:
 
 def _mounts(profile: Profile, places: Places, uv: str) -> list[str]:
     """Mounts of a container; a relative folder is one of the working directory. The uv command comes along."""
-    given = [*profile.mounts, *([profile.lustre_mount] if profile.lustre_mount else [])]
-    absolute = [text if text.startswith("/") else os.path.normpath(f"{places.work}/{text}") for text in given]
-    return [*absolute, *([f"{uv}:{uv}"] if uv.startswith("/") else [])]
+    given = [("mounts", text) for text in profile.mounts]
+    given += [("lustre_mount", profile.lustre_mount)] if profile.lustre_mount else []
+    mounts = [_mount(f"profile {profile.name!r}, {key}", text, places) for key, text in given]
+    return [*mounts, *([f"{uv}:{uv}"] if uv.startswith("/") else [])]
 
 
-def _far_config(task: Task, folder: str, places: Places) -> str:
-    """What `-c` is given there: a name stays; a file of ours lies with the code, the person's own with the job."""
-    if not is_file_name(task.config):
-        return task.config
-    path = Path(task.config).resolve()
-    if workspace() in path.parents:
-        return f"{places.code}/{path.relative_to(workspace())}"
-    return f"{folder}/config/{path.relative_to(_common_folder(task.own_files()))}"
+def _mount(where: str, text: str, places: Places) -> str:
+    host, colon, there = text.partition(":")
+    if host.startswith("~"):
+        raise PipelineError(
+            f"{where}: {text!r}: ~ is the home of this machine, not the cluster's",
+            fix="give the folder's absolute path on the cluster",
+        )
+    return os.path.normpath(os.path.join(places.work, expand(host, where))) + colon + there
+
+
+def _far_task(task: Task, profile: Profile, folder: str, places: Places) -> Task:
+    """The task as it is given there: a configuration file of the person's own lies with the job."""
+    there = settled(task, profile).there(places.code)
+    if there.config != task.config or not is_file_name(task.config):
+        return there
+    inner = Path(task.config).resolve().relative_to(_common_folder(task.own_files()))
+    return replace(there, config=f"{folder}/config/{inner}")
+
+
+def _travels(path: Path) -> bool:
+    """Whether a path comes with the checkout."""
+    return workspace() in path.parents and is_code(path.relative_to(workspace()))
 
 
 def _common_folder(files: Sequence[Path]) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 
+from pipeline.execution.profile import image_folder
 from pipeline.execution.tasks import far_command
 
 Options = dict[str, str | int | bool | None]
@@ -59,12 +60,17 @@ def run_script(job: Job) -> str:
     """`run.sh`: the stage in its environment. A person may start it too, on any node."""
     places = job.places
     code = shlex.quote(places.code)
+    environments = f"{places.code}/.venvs/{image_folder(job.image)}"
     lines = [
         "#!/bin/bash",
         "# ./run.sh runs the stage here; ./run.sh --only-environments installs what it needs, where there is internet.",
         "set -eo pipefail",
-        "unset VIRTUAL_ENV UV_PROJECT_ENVIRONMENT",
-        f"export PIPELINE_HOME={code} PIPELINE_ENV_DIR={code}/.venvs NEMO_RUN_DIR={shlex.quote(places.work)}",
+        "unset VIRTUAL_ENV",
+        f"export PIPELINE_HOME={code} NEMO_RUN_DIR={shlex.quote(places.work)}",
+        f"export PIPELINE_ENV_DIR={environments} UV_PROJECT_ENVIRONMENT={environments}/cli",
+        f"export UV_PYTHON_INSTALL_DIR={places.state}/python",
+        # Made in the image or before it is started: an image's own Python would be in only one of the two.
+        *(['export UV_PYTHON_PREFERENCE="${UV_PYTHON_PREFERENCE:-only-managed}"'] if job.image else []),
         f'export HF_HOME="${{HF_HOME:-{places.state}/hf}}" UV_CACHE_DIR="${{UV_CACHE_DIR:-{places.state}/uv-cache}}"',
         *(f"export {name}={shlex.quote(value)}" for name, value in job.environment.items()),
         f"cd {shlex.quote(places.work)}",
@@ -106,7 +112,7 @@ def sbatch_script(job: Job) -> str:
 def cleanup_script(files: list[str], options: Options) -> str:
     """A small job that deletes the secrets of jobs that never came to read them."""
     limits: Options = {"job-name": "pipeline-cleanup", "output": "/dev/null", "time": "00:05:00", "ntasks": 1}
-    limits |= {name: options.get(name) for name in ("account", "partition", "qos")}
+    limits |= {name: options.get(name) for name in ("account", "partition", "qos", "gpus-per-node", "mem")}
     lines = ["#!/bin/bash", *_sbatch_lines(limits), "rm -f " + shlex.join(files)]
     return "\n".join(lines) + "\n"
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from uuid import uuid4
 
+from pipeline.config import is_file_name
 from pipeline.errors import PipelineError
 from pipeline.execution.checkout import content_hash, packed_files, packed_texts, source_files
 from pipeline.execution.environment import environment_for, secret_file
-from pipeline.execution.interrupts import Interrupts
+from pipeline.execution.interrupts import Interrupts, tell
+from pipeline.execution.own_values import refuse_homes, refuse_secrets
 from pipeline.execution.plan import PlannedInput
 from pipeline.execution.profile import Profile
 from pipeline.execution.remote_host import Host
@@ -37,9 +40,12 @@ class Submission:
         """Check the far side, then put code (unless it is there) and the jobs' files there. Submits nothing.
 
         Raises:
-            PipelineError: no Slurm commands, no uv, inputs that are not there, or what the far side said.
+            PipelineError: what cannot be sent, no Slurm commands, no uv, inputs that are not there, or what the far
+                side said.
         """
+        check_sendable(self.tasks)
         files = source_files(workspace())
+        self._check_sent(files)
         places = places_of(self.profile, self.tasks, content_hash(workspace(), files))
         uv = self._check(places)
         if self.host.run(f"[ -d {places.code} ]").returncode:
@@ -69,8 +75,16 @@ class Submission:
                     self.ids.append(self._sbatch(job))
                 self._submit_cleanup()
         except BaseException:
-            self.withdraw()
+            self.give_up(interrupts)
             raise
+
+    def give_up(self, interrupts: Interrupts) -> None:
+        """Withdraw, if the far side can be reached; else say what may go on, and leave the first error to be seen."""
+        try:
+            with interrupts.held():
+                self.withdraw()
+        except PipelineError as error:
+            tell(f"{error.message}\njobs that may go on (scancel): {' '.join(self.ids) or 'none that is known'}")
 
     def withdraw(self) -> None:
         """Cancel what has not ended and delete secrets that no job has read."""
@@ -79,6 +93,15 @@ class Submission:
         files = self._secret_files()
         script += f"rm -f {shlex.join(files)}; " if files else ""
         self.host.run(script + "true")
+
+    def _check_sent(self, files: Sequence[Path]) -> None:
+        for task in self.tasks:
+            path = Path(task.config).resolve()
+            if is_file_name(task.config) and workspace() in path.parents and path.relative_to(workspace()) not in files:
+                raise PipelineError(
+                    f"-c {task.config} lies in the checkout, but does not travel with it: git ignores it",
+                    fix="move it to another folder, or take it out of .gitignore",
+                )
 
     def _check(self, places: Places) -> str:
         """Ask the far side, in one go, for all that a job will need. Returns the path of uv there."""
@@ -129,9 +152,8 @@ class Submission:
         """Through standard input: command lines can be read by everybody on the machine."""
         if not job.secret_file:
             return
-        folder, text = job.secret_file.rpartition("/")[0], secret_file(environment_for([task], self.profile).secret)
-        script = f"umask 077; mkdir -p {folder} && chmod 700 {folder} && cat > {shlex.quote(job.secret_file)}"
-        self.host.must(script, text.encode())
+        text = secret_file(environment_for([task], self.profile).secret)
+        self.host.must(f"umask 077; cat > {shlex.quote(job.secret_file)}", text.encode())
 
     def _sbatch(self, job: Job) -> str:
         after = f" --dependency=afterok:{self.ids[-1]}" if self.ids else ""
@@ -143,7 +165,12 @@ class Submission:
         if files:
             after = f"--dependency=afterany:{':'.join(self.ids)}"
             script = cleanup_script(files, self.jobs[0].options)
-            self._cleanup_id = self._job_id(f"cd {self.jobs[0].folder} && sbatch --parsable {after}", script.encode())
+            where = f"cd {self.jobs[0].folder} && sbatch --parsable {after}"
+            try:
+                self._cleanup_id = self._job_id(where, script.encode())
+            except PipelineError as error:
+                tell(f"warning: jobs that never start leave {', '.join(files)}: no job could be made to delete them")
+                tell(f"  {error.message}")
 
     def _job_id(self, script: str, data: bytes | None = None) -> str:
         try:
@@ -156,6 +183,17 @@ class Submission:
 
     def _secret_files(self) -> list[str]:
         return [job.secret_file for job in self.jobs if job.secret_file]
+
+
+def check_sendable(tasks: Sequence[Task]) -> None:
+    """Refuse what means nothing on another machine, or must not be copied there.
+
+    Raises:
+        PipelineError: a path begins with ~, or a configuration file holds a secret.
+    """
+    for task in tasks:
+        refuse_homes(task)
+        refuse_secrets(task)
 
 
 def _find_uv(places: Places, named: str | None) -> str:

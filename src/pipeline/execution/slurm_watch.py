@@ -6,6 +6,7 @@ import codecs
 import shlex
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pipeline.errors import PipelineError
@@ -57,7 +58,8 @@ class Follower:
         while True:
             try:
                 code = self._show_new_output()
-                state = self._state() if looks % _STATE_EVERY == 0 or ended else self._said
+                asked = code is None and (looks % _STATE_EVERY == 0 or ended)
+                state = self._state() if asked else self._said
                 lost = 0
             except HostUnreachable as error:
                 lost += 1
@@ -126,10 +128,12 @@ class Follower:
         return code or 1
 
     def _final_state(self) -> str:
+        state = self._said[0] or UNKNOWN
         for _ in range(5):
-            state, _ = self._state()
+            with suppress(HostUnreachable):
+                state, _ = self._state()
             if state in _ENDED:
-                return state
+                break
             time.sleep(min(POLL_SECONDS, 1.0))
         return state
 
@@ -139,11 +143,22 @@ def _utf8() -> codecs.IncrementalDecoder:
 
 
 def state_of(host: Host, job_id: str) -> tuple[str, str]:
-    """A job's state and the reason for it: `squeue` for a while after its end, then `sacct` where accounts are kept."""
+    """A job's state and the reason for it: `squeue` for a while after its end, then `sacct` where accounts are kept.
+
+    Raises:
+        HostUnreachable: Slurm did not answer; that it does not know the job would be an answer.
+    """
     number = shlex.quote(job_id)
-    script = f"squeue --noheader --states=all --jobs={number} --format='%T %r' 2>/dev/null | head -n 1 | grep . || "
-    script += f"sacct --noheader --allocations --parsable2 --jobs={number} --format=State 2>/dev/null | head -n 1"
-    state, _, reason = host.run(script).stdout.decode(errors="replace").strip().partition(" ")
+    script = f"said=$(squeue --noheader --states=all --jobs={number} --format='%T %r'); code=$?\n"
+    script += '[ -n "$said" ] || '
+    script += f"said=$(sacct --noheader --allocations --parsable2 --jobs={number} --format=State 2>/dev/null)\n"
+    script += 'echo $code; echo "$said" | head -n 1'
+    done = host.run(script)
+    code, _, said = done.stdout.decode(errors="replace").partition("\n")
+    state, _, reason = said.strip().partition(" ")
+    errors = done.stderr.decode(errors="replace").strip()
+    if not state and code != "0" and "Invalid job id" not in errors:
+        raise HostUnreachable(f"{host.name}: squeue does not answer: {errors.rpartition(chr(10))[2]}")
     return state.rstrip("+") or UNKNOWN, reason
 
 

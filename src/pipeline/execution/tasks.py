@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.config import is_file_name, split_override
@@ -54,6 +54,13 @@ class Task:
         files = config_files(self.family, self.stage, self.config)
         return [path for path in files if workspace() not in path.resolve().parents]
 
+    def there(self, code: str) -> Task:
+        """The task for where the checkout lies at `code`: a configuration file in it is named as it lies there."""
+        path = Path(self.config).resolve()
+        if is_file_name(self.config) and workspace() in path.parents:
+            return replace(self, config=f"{code}/{path.relative_to(workspace())}")
+        return self
+
 
 def make_task(
     plan: Plan,
@@ -73,8 +80,9 @@ def make_task(
 def joined_arguments(tasks: Sequence[Task]) -> list[str]:
     """The arguments of one command line that runs these tasks: one, or several of one `run` that follow each other."""
     first, last = tasks[0], tasks[-1]
+    further = [text for task in tasks[1:] for text in task.overrides if text not in first.overrides]
     words = ["run", "--from", first.stage, "--to", last.stage] if first.chained else [first.stage]
-    return [first.family, *words, "-c", first.config, *first.options, *first.overrides]
+    return [first.family, *words, "-c", first.config, *first.options, *first.overrides, *further]
 
 
 def far_command(arguments: Sequence[str], home: str, uv: str = "uv") -> list[str]:
