@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.assets import resolve_model
 from pipeline.errors import PipelineError
+from pipeline.run.freshness import is_remote
 
 log = logging.getLogger("pipeline")
 _INSIDE = ("model/consolidated", "consolidated", "LATEST", "checkpoints", "stage2_finetune")
@@ -71,3 +72,20 @@ def metadata_folder(reference: str, revision: str | None = None) -> Path | None:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         log.warning(f"cannot read what {reference} says of its pooling, prompts and lengths ({reason}): defaults hold")
         return None
+
+
+def existing_model(key: str, wanted: str, stand_in: str | None, insist: bool) -> str:
+    """`wanted`, or `stand_in` with a warning where that is a folder that does not exist (yet).
+
+    `insist`: a person named the model on the command line, where none stands in for it.
+
+    Raises:
+        PipelineError: the folder does not exist, and nothing stands in.
+    """
+    if is_remote(wanted) or Path(resolve_model(wanted)).expanduser().exists():
+        return wanted
+    fix = f"train it (`pipeline embed run`), or set {key}"
+    if stand_in is None or insist:
+        raise PipelineError(f"{key}: {wanted} does not exist", fix=fix)
+    log.warning(f"{key} {wanted} does not exist: {stand_in} stands in ({fix})")
+    return stand_in

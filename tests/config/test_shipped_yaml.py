@@ -163,6 +163,8 @@ def test_a_value_that_several_stages_repeat_is_the_same_everywhere(profile, key,
         {"finetune": "rerank_max_length", "eval": "max_length"},
         {"prep": "query_prefix", "eval": "query_prefix"},
         {"prep": "passage_prefix", "eval": "passage_prefix"},
+        {"prep": "base_model", "eval": "retrieval_model"},
+        {"prep": "fallback_base_model", "eval": "base_retrieval_model"},
         {"sdg": "corpus_id", "prep": "corpus_id"},
         {"sdg": "corpus_dir", "eval": "corpus_dir"},
     ],
@@ -173,10 +175,13 @@ def test_a_value_that_several_stages_of_rerank_repeat_is_the_same_everywhere(pro
     assert len(set(values.values())) == 1, values
 
 
+FILES = {"run_dir", "output_dir", "sdg_input_path", "cache_embeddings_dir"}
+
+
 @pytest.mark.parametrize("profile", ["demo", "smoke"])
 @pytest.mark.parametrize("stage", ["sdg", "prep"])
 def test_the_families_make_their_data_alike(profile, stage):
-    """They differ in where the files go, in nothing else but the split's defaults (which the demo sets)."""
+    """They differ in where the files go and in how negatives are mined, but not in the split (which the demo sets)."""
     embed, rerank = (resolve(family, stage, profile).values() for family in ("embed", "rerank"))
     different = {name for name in embed if embed[name] != rerank.get(name)}
-    assert different <= {"run_dir", "output_dir", "sdg_input_path", "cache_embeddings_dir"}, different
+    assert different <= {*FILES, "base_model", "hard_negatives_to_mine"}, different

@@ -109,5 +109,14 @@ class RerankPrepConfig(PrepConfig):
 
     run_dir: str = key("./output/rerank", "Folder that all stages of this run share.", affects_output=False)
     output_dir: str = key("${run_dir}/stage1_prep", "Folder for the training and test files.", affects_output=False)
+    base_model: str = key(
+        "nvidia/llama-nemotron-embed-1b-v2",
+        "The embedding model that mines: hub id, local folder, or `embedded:all-MiniLM-L6-v2`.",
+        reads="user",
+        optional_input=True,
+    )
+    fallback_base_model: str | None = key(
+        None, "Mines where base_model is a folder that does not exist yet.", reads="user"
+    )
     val_ratio: float = key(0.0, "Share of the documents for validation.", ge=0, lt=1)
     test_ratio: float = key(0.2, "Share of the documents for the test set.", ge=0, lt=1)

@@ -117,7 +117,7 @@ def test_a_first_stage_that_is_not_trained_yet_is_replaced_by_the_model_before(o
     execute(resolve("rerank", "eval", str(yaml), overrides), main)
     log = (run_dir / "stage3_eval" / "logs" / "latest.log").read_text()
     document = json.loads((run_dir / "stage3_eval" / FILE_NAME).read_text())
-    assert "does not exist" in log and "is the first stage" in log
+    assert "does not exist" in log and "stands in" in log
     assert "base_retriever" not in document and {"retriever", "base", "finetuned"} <= set(document)
     assert document["_metadata"]["retrieval_model"] == MINILM
     with pytest.raises(PipelineError, match=r"retrieval_model: .* does not exist"):

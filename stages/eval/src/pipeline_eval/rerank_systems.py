@@ -6,12 +6,11 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
-from pipeline.assets import model_content, resolve_model
+from pipeline.assets import model_content
+from pipeline.checkpoints import existing_model
 from pipeline.contract import EncodingContract
 from pipeline.errors import PipelineError
-from pipeline.run.freshness import is_remote
 from pipeline.schemas.eval import RerankEvalConfig
 from pipeline_eval.dense import DenseSystem
 from pipeline_eval.endpoints.clients import ranking_client
@@ -44,14 +43,8 @@ class RerankSystems(SystemMaker):
         Raises:
             PipelineError: the folder does not exist, and no other model is named.
         """
-        wanted, before = self.config.retrieval_model, self.config.base_retrieval_model
-        if is_remote(wanted) or Path(resolve_model(wanted)).expanduser().exists():
-            return wanted
-        fix = "train it (`pipeline embed run`), or set retrieval_model"
-        if before is None or "retrieval_model" in self.command_line:
-            raise PipelineError(f"retrieval_model: {wanted} does not exist", fix=fix)
-        logger.warning(f"retrieval_model {wanted} does not exist: {before} is the first stage ({fix})")
-        return before
+        config, insist = self.config, "retrieval_model" in self.command_line
+        return existing_model("retrieval_model", config.retrieval_model, config.base_retrieval_model, insist)
 
     @property
     def _before(self) -> str | None:
