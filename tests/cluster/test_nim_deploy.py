@@ -22,7 +22,7 @@ from pipeline.assets import resolve_model
 from pipeline.config import resolve
 from pipeline.contract import EncodingContract
 from pipeline.errors import PipelineError
-from pipeline.run.docker_engine import connect, find_container
+from pipeline.run.docker_engine import find_container
 from pipeline.run.handoff import write_handoff
 from pipeline.run.service import Health, describe, health, read_service, stop, tail
 from pipeline.run.stage import execute
@@ -50,13 +50,8 @@ def tiny_checkpoint(folder: Path, family: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def engine():
-    try:
-        client = connect()
-    except PipelineError as error:
-        pytest.skip(f"needs a Docker engine: {error.message}")
-    yield client
-    client.close()
+def engine(docker_engine):
+    return docker_engine
 
 
 @pytest.fixture(scope="module")
