@@ -86,12 +86,15 @@ class Stage:
         execute(resolve(self.family, "finetune", "demo", self.overrides(*more, model=model)), main)
 
     def overrides(self, *more: str, model: str | Path | None = None) -> list[str]:
-        """A short CPU run in fp32."""
-        lengths = {"embed": ("query_max_length=32", "passage_max_length=32"), "rerank": ("rerank_max_length=48",)}
+        """A short CPU run in fp32. The rows carry no teacher's scores, which the reranker's demo learns from."""
+        own = {
+            "embed": ("query_max_length=32", "passage_max_length=32"),
+            "rerank": ("rerank_max_length=48", "loss=listwise", "temperature=1.0", "train_n_passages=5"),
+        }
         return [
             f"run_dir={self.run_dir}", f"train_data_path={self.train}",
             f"val_data_path={self.train.with_name('val.json')}",
-            f"base_model={model or self.model}", *lengths[self.family], "global_batch_size=8",
+            f"base_model={model or self.model}", *own[self.family], "global_batch_size=8",
             "precision=fp32", "device=cpu", "learning_rate=1e-3", "num_epochs=2", *more,
         ]  # fmt: skip
 
