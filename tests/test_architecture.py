@@ -1,5 +1,6 @@
 """Who may import whom (the contracts stand in pyproject.toml), and what a stage folder must hold."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -42,3 +43,11 @@ def test_no_path_of_one_machine_is_in_the_code():
     for path in [*workspace().glob("src/**/*.py"), *workspace().glob("stages/*/src/**/*.py")]:
         text = Path(path).read_text(encoding="utf-8")
         assert "/root/" not in text and "../shared" not in text, path
+
+
+def test_only_the_command_line_and_the_ends_of_processes_print():
+    """Library code raises or logs. The others here are where a process ends, or tells what it has made."""
+    ends = {"run/stage.py", "retrieval/launch.py"}
+    root = workspace() / "src" / "pipeline"
+    found = {str(path.relative_to(root)) for path in root.rglob("*.py") if re.search(r"\bprint\(", path.read_text())}
+    assert {name for name in found if not name.startswith("cli/")} == ends

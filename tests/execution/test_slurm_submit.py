@@ -51,20 +51,20 @@ def test_secrets_lie_with_their_own_job(submission):
     assert [job.secret_file for job in submission.jobs] == [f"{job.folder}/.secrets.env" for job in submission.jobs]
 
 
-def test_jobs_go_on_without_the_one_that_deletes_secrets(submission, capsys):
+def test_jobs_go_on_without_the_one_that_deletes_secrets(submission, caplog):
     SBATCH[:] = [(0, b"17\n", b""), (0, b"18\n", b"")]
     with Interrupts() as interrupts:
         submission.submit(interrupts)
-    said = capsys.readouterr().err
+    said = caplog.text
     assert submission.ids == ["17", "18"]
     assert "warning: jobs that never start leave /shared/" in said and "no GPUs asked for" in said
 
 
-def test_the_first_error_and_the_jobs_are_told_when_nothing_can_be_cancelled(submission, capsys):
+def test_the_first_error_and_the_jobs_are_told_when_nothing_can_be_cancelled(submission, caplog):
     SBATCH[:] = [(0, b"17\n", b""), (1, b"", b"sbatch: error: invalid account")]
     with Interrupts() as interrupts, pytest.raises(PipelineError, match="invalid account"):
         submission.submit(interrupts)
-    assert "cannot reach login\njobs that may go on (scancel): 17" in capsys.readouterr().err
+    assert "cannot reach login\njobs that may go on (scancel): 17" in caplog.text
 
 
 def test_a_configuration_that_git_ignores_does_not_travel(tmp_path, monkeypatch):

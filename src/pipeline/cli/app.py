@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
@@ -27,12 +28,21 @@ app.add_typer(data_app, name="data")
 
 def main() -> None:
     """Console entry: one clear message and exit code 1 for everything a person can mend."""
+    _show_log_of("pipeline.execution")
     try:
         app(args=hoist(sys.argv[1:]), prog_name="pipeline")
     except PipelineError as error:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _show_log_of(package: str) -> None:
+    """What it logs goes to the error stream as plain lines: a terminal that is gone stops nothing there."""
+    logger = logging.getLogger(package)
+    logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 if __name__ == "__main__":

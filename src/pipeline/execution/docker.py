@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,8 @@ from pipeline.execution.tasks import Task
 
 if TYPE_CHECKING:
     from docker import DockerClient
+
+log = logging.getLogger(__name__)
 
 
 class DockerExecutor:
@@ -41,10 +43,10 @@ class DockerExecutor:
         client = _connect(specs)
         for number, spec in enumerate(specs, 1):
             if len(specs) > 1:
-                print(f"[{number}/{len(specs)}] {spec.task} in {spec.image}", flush=True)
+                log.info(f"[{number}/{len(specs)}] {spec.task} in {spec.image}")
             code = run_attached(client, spec)
             if code:
-                print(f"{spec.task}: failed with exit code {code}", file=sys.stderr)
+                log.error(f"{spec.task}: failed with exit code {code}")
                 return code
         return 0
 
@@ -96,5 +98,5 @@ def _connect(specs: Sequence[ContainerSpec]) -> DockerClient:
             fix="install the NVIDIA Container Toolkit, or take `runtime` out of the profile to run without GPUs",
         )
     for image in dict.fromkeys(spec.image for spec in specs):
-        ensure_image(client, image, report=lambda line: print(line, file=sys.stderr))
+        ensure_image(client, image, report=log.info)
     return client

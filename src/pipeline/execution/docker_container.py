@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import tarfile
@@ -16,11 +17,13 @@ from pipeline.errors import PipelineError
 from pipeline.execution.docker_mounts import WORK
 from pipeline.execution.docker_spec import SECRETS, ContainerSpec
 from pipeline.execution.environment import secret_file
-from pipeline.execution.interrupts import Interrupted, Interrupts, tell
+from pipeline.execution.interrupts import Interrupted, Interrupts
 
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container
+
+log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 30
 """How long a stage may take to put its work down when it is stopped."""
@@ -43,7 +46,7 @@ def run_attached(client: DockerClient, spec: ContainerSpec) -> int:
         except Interrupted as stopped:
             code = stopped.code
             with suppress(Interrupted, *_broken()):
-                tell(f"stopping {spec.task} (again: kill it)")
+                log.info(f"stopping {spec.task} (again: kill it)")
                 if container is not None:
                     container.stop(timeout=_STOP_SECONDS)
         with interrupts.held():
@@ -147,7 +150,7 @@ def _followed(container: Container, output: Output, spec: ContainerSpec) -> int:
         code = int(container.wait()["StatusCode"])
         container.reload()
         if container.attrs["State"].get("OOMKilled"):
-            tell(f"{spec.task}: the engine ended it, because it needed more memory than it may have")
+            log.info(f"{spec.task}: the engine ended it, because it needed more memory than it may have")
     except _broken() as error:
         closed = isinstance(error, BrokenPipeError)
         why = "nobody reads its output any more" if closed else reason(error)

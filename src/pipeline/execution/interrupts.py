@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 
 class Interrupted(BaseException):
@@ -53,9 +52,3 @@ class Interrupts:
         if not self._held:
             raise Interrupted(number)
         self._waiting = number
-
-
-def tell(text: str) -> None:
-    """A line on the error stream, if somebody still reads it: a terminal that is gone must not stop the stopping."""
-    with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)

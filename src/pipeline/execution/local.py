@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.execution.plan import Plan, environment_of, in_environment_of, module_command
 from pipeline.run.handoff import write_handoff
+
+log = logging.getLogger(__name__)
 
 
 def run_local(plan: Plan) -> int:
@@ -29,7 +31,7 @@ def run_in(stage: str, argv: list[str], environment: dict[str, str]) -> int:
     """
     folder = Path(environment["UV_PROJECT_ENVIRONMENT"])
     if not (folder / "pyvenv.cfg").exists():
-        print(f"Setting up the environment of {stage} in {folder} (once)", file=sys.stderr)
+        log.info(f"Setting up the environment of {stage} in {folder} (once)")
     whole = {**os.environ, **environment}
     whole.pop("VIRTUAL_ENV", None)
     process = subprocess.Popen(argv, env=whole)

@@ -5,13 +5,14 @@ Slurm's own commands are driven directly; docs/decisions.md says why.
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from textwrap import indent
 
 from pipeline.execution.environment import environment_for
-from pipeline.execution.interrupts import Interrupted, Interrupts, tell
+from pipeline.execution.interrupts import Interrupted, Interrupts
 from pipeline.execution.profile import Profile
 from pipeline.execution.remote_host import HostUnreachable, reach
 from pipeline.execution.slurm_jobs import MULTI_NODE_STAGES, jobs_of, places_of
@@ -19,6 +20,8 @@ from pipeline.execution.slurm_script import Job, run_script, sbatch_script
 from pipeline.execution.slurm_submit import Submission, check_sendable
 from pipeline.execution.slurm_watch import Follower, looking_hints
 from pipeline.execution.tasks import Task
+
+log = logging.getLogger(__name__)
 
 
 class SlurmExecutor:
@@ -49,7 +52,7 @@ class SlurmExecutor:
             try:
                 code = _followed(submission)
             except Interrupted:
-                tell(f"\ncancelling job {', '.join(submission.ids)}")
+                log.info(f"\ncancelling job {', '.join(submission.ids)}")
                 submission.give_up(interrupts)
                 raise
             with interrupts.held(), suppress(HostUnreachable):
@@ -109,7 +112,7 @@ class SlurmExecutor:
 def _followed(submission: Submission) -> int:
     """Follow the jobs in order; the exit code of the first that failed, else 0."""
     for job, job_id in zip(submission.jobs, submission.ids, strict=True):
-        tell(f"{job.name} is job {job_id}; logs in {job.folder}/logs")
+        log.info(f"{job.name} is job {job_id}; logs in {job.folder}/logs")
         code = Follower(submission.host, job, job_id).follow()
         if code:
             return code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pipeline.config import is_file_name
 from pipeline.errors import PipelineError
 from pipeline.execution.checkout import content_hash, packed_files, packed_texts, source_files
 from pipeline.execution.environment import environment_for, secret_file
-from pipeline.execution.interrupts import Interrupts, tell
+from pipeline.execution.interrupts import Interrupts
 from pipeline.execution.own_values import refuse_homes, refuse_secrets
 from pipeline.execution.plan import PlannedInput
 from pipeline.execution.profile import Profile
@@ -21,6 +22,8 @@ from pipeline.execution.slurm_script import Job, Places, cleanup_script
 from pipeline.execution.tasks import Task
 from pipeline.family import STAGES
 from pipeline.home import workspace
+
+log = logging.getLogger(__name__)
 
 _OLDEST_UV = "0.9"
 _UV_PLACES = ("uv", "~/.local/bin/uv", "~/.cargo/bin/uv")
@@ -84,7 +87,7 @@ class Submission:
             with interrupts.held():
                 self.withdraw()
         except PipelineError as error:
-            tell(f"{error.message}\njobs that may go on (scancel): {' '.join(self.ids) or 'none that is known'}")
+            log.warning(f"{error.message}\njobs that may go on (scancel): {' '.join(self.ids) or 'none that is known'}")
 
     def withdraw(self) -> None:
         """Cancel what has not ended and delete secrets that no job has read."""
@@ -169,8 +172,9 @@ class Submission:
             try:
                 self._cleanup_id = self._job_id(where, script.encode())
             except PipelineError as error:
-                tell(f"warning: jobs that never start leave {', '.join(files)}: no job could be made to delete them")
-                tell(f"  {error.message}")
+                left = ", ".join(files)
+                log.warning(f"warning: jobs that never start leave {left}: no job could be made to delete them")
+                log.warning(f"  {error.message}")
 
     def _job_id(self, script: str, data: bytes | None = None) -> str:
         try:

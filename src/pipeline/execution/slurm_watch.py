@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import logging
 import shlex
 import sys
 import time
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from pipeline.errors import PipelineError
 from pipeline.execution.remote_host import Host, HostUnreachable
 from pipeline.execution.slurm_script import Job
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0
 _STATE_EVERY = 5
@@ -113,7 +116,7 @@ class Follower:
     def _note(self, state: tuple[str, str]) -> None:
         if state != self._said:
             reason = f" ({state[1]})" if state[1] not in ("", "None") else ""
-            print(f"job {self.job_id} ({self.job.name}): {state[0]}{reason}", file=sys.stderr, flush=True)
+            log.info(f"job {self.job_id} ({self.job.name}): {state[0]}{reason}")
             self._said = state
 
     def _report(self, code: int | None) -> int:
@@ -124,7 +127,7 @@ class Follower:
         if state == UNKNOWN and code is None:
             raise PipelineError(f"Slurm knows nothing of job {self.job_id} and it left no exit code", fix=self.hints())
         if state in _MEANING:
-            print(f"job {self.job_id} ({self.job.name}): {state}: {_MEANING[state]}", file=sys.stderr, flush=True)
+            log.error(f"job {self.job_id} ({self.job.name}): {state}: {_MEANING[state]}")
         return code or 1
 
     def _final_state(self) -> str:
